@@ -1,0 +1,18 @@
+-- Enqueue many runs of one shard.
+-- Locks:  their new rows.
+-- Index:  none.
+INSERT INTO flows.runs (
+    workflow_name_shard, run_id, workflow_name, status, input_json, input_bytes, codec,
+    deadline, created_at, updated_at
+)
+SELECT
+    %(shard)s, u.run_id, %(workflow_name)s, 'queued', u.input_json, u.input_bytes, %(codec)s,
+    coalesce(
+        %(deadline)s::timestamptz,
+        coalesce(%(now)s::timestamptz, statement_timestamp())
+        + %(deadline_in_s)s::float8 * interval '1 second'
+    ),
+    coalesce(%(now)s::timestamptz, statement_timestamp()),
+    coalesce(%(now)s::timestamptz, statement_timestamp())
+FROM unnest(%(run_ids)s::uuid[], %(input_json)s::jsonb[], %(input_bytes)s::bytea[])
+    AS u (run_id, input_json, input_bytes)

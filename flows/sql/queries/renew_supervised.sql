@@ -1,0 +1,7 @@
+-- Renew the leases of all workers of one supervisor.
+-- Locks:  their rows.
+-- Index:  workers_live_idx.
+UPDATE flows.workers
+SET lease_expires_at = statement_timestamp() + %(lease_s)s * interval '1 second'
+WHERE supervisor_id = %(supervisor_id)s
+  AND stopped_at IS NULL

@@ -1,0 +1,14 @@
+-- Read the steps of one run, whether they returned or not. The time is that of the last try.
+-- Locks:  nothing.
+-- Index:  the primary key.
+SELECT
+    step_key AS key, status, attempts,
+    coalesce(started_at, created_at) AS started_at,
+    extract(epoch FROM updated_at - coalesce(started_at, created_at))::float8 AS seconds,
+    error_text AS error,
+    input_json, input_bytes, codec AS input_codec,
+    output_json, output_bytes, codec AS output_codec
+FROM flows.steps
+WHERE workflow_name_shard = %(shard)s
+  AND run_id = %(run_id)s
+ORDER BY 4, 1
