@@ -1,0 +1,238 @@
+"""Claims: taking due runs for a worker.
+
+A claim is a number on the run that grows by one each time the run is taken. Whoever writes for
+the run names its claim, and a write whose claim is no longer the run's changes nothing: that is
+the fence against workers that were stopped, cut off or judged dead and then went on.
+
+    queued, sleeping ──claim──> running ──outcome──> completed | failed
+          ^                        │
+          └── yield, retry, release, lease lost ──┘   (waiting_event: until published)
+
+Input and memos come along with the claim, but not if they weigh more than about 64 kB: hundreds
+of runs may be claimed at once, and the executor reads what is heavy when its turn comes. They are
+weighed as they are stored, and what may have been compressed to a hundredth is measured as text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from flows import sql
+from flows.clock import monotonic
+from flows.payloads import Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from flows.database import Connection
+
+__all__ = [
+    "Claimed",
+    "ClaimedRun",
+    "claim_runs",
+    "release_strays",
+    "sweep_waiting",
+    "wake_satisfied",
+]
+
+
+class ClaimedRun(NamedTuple):
+    """A run taken by this worker.
+
+    Attributes:
+        shard: its `workflow_name_shard`.
+        run_id: its id as text.
+        claim: the fencing token.
+        attempts: failed attempts so far.
+        is_suspect: whether its process has died while it ran, so that it runs alone.
+        input: what it was begun with.
+        prefetched: its memos as read with the claim, None if it never ran; empty if it is so heavy
+            that neither they nor its input came along.
+        deadline_s: when it fails at the latest, on the monotonic clock; None for never.
+    """
+
+    shard: str
+    run_id: str
+    claim: int
+    attempts: int
+    is_suspect: bool
+    input: Payload
+    prefetched: str | None
+    deadline_s: float | None = None
+
+
+class Claimed(NamedTuple):
+    """What was found in some shards.
+
+    Attributes:
+        runs: the runs taken.
+        next_due_s: the shards that have no due run left, each with the seconds until its next
+            sleeping run is due, None if none is.
+    """
+
+    runs: list[ClaimedRun]
+    next_due_s: dict[str, float | None]
+
+
+def claim_runs(
+    connection: Connection,
+    schema: str,
+    shards: Sequence[str],
+    limit: int,
+    worker_id: UUID,
+    now: datetime | None = None,
+    *,
+    blindly: bool = False,
+    run_timeout_s: float | None = None,
+) -> Claimed:
+    """Take up to `limit` due runs, from the shards in their order, and commit.
+
+    Where there are several shards, one round trip asks all of them whether a run is due, and each
+    that has one takes another.
+
+    Args:
+        connection: an autocommit connection of the engine's.
+        schema: where the tables are.
+        shards: the shards to look at.
+        limit: how many runs at most.
+        worker_id: who takes them.
+        now: the time to judge by, None for the database's.
+        blindly: take from the first shard without asking: it is likely to have enough.
+        run_timeout_s: how long after its first claim a run fails at the latest, None for never.
+    """
+    claiming = _Claiming(connection, schema, limit, worker_id, now, run_timeout_s)
+    left = list(shards)
+    if left and (blindly or len(left) == 1):
+        claiming.take(left.pop(0))
+    if left and claiming.wanted:
+        for shard in claiming.peek(left):
+            if claiming.wanted:
+                claiming.take(shard)
+    return Claimed(claiming.runs, claiming.next_due_s)
+
+
+class _Claiming:
+    """One call of `claim_runs`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        limit: int,
+        worker_id: UUID,
+        now: datetime | None,
+        run_timeout_s: float | None,
+    ) -> None:
+        self._run_timeout_s = run_timeout_s
+        self._connection = connection
+        self._claim = sql.load("claim_runs", schema)
+        self._next_due = sql.load("read_next_due", schema)
+        self._peek = sql.load("peek_queue", schema)
+        self._limit = limit
+        self._worker_id = worker_id
+        self._now = now
+        self.runs: list[ClaimedRun] = []
+        self.next_due_s: dict[str, float | None] = {}
+
+    @property
+    def wanted(self) -> int:
+        """How many runs are still to be taken."""
+        return self._limit - len(self.runs)
+
+    def peek(self, shards: Sequence[str]) -> list[str]:
+        """Return those of the shards that have a due run, in one round trip."""
+        with self._connection.pipeline():
+            answers = [
+                (shard, self._connection.execute(self._peek, {"shard": shard, "now": self._now}))
+                for shard in shards
+            ]
+        due = []
+        for shard, cursor in answers:
+            row = cursor.fetchone()
+            if row is not None and row[0] <= 0:
+                due.append(shard)
+            else:
+                self.next_due_s[shard] = None if row is None else row[0]
+        return due
+
+    def take(self, shard: str) -> None:
+        """Claim from one shard, in one round trip."""
+        values = {
+            "shard": shard,
+            "limit": self.wanted,
+            "worker_id": self._worker_id,
+            "now": self._now,
+            "run_timeout_s": self._run_timeout_s,
+        }
+        with self._connection.pipeline():
+            # Asked first: a sleep that ends between the two statements is in one of the answers.
+            sleeping = self._connection.execute(self._next_due, values)
+            claimed = self._connection.execute(self._claim, values)
+        now_s = monotonic()
+        for run_id, token, attempts, suspect, *stored, left_s, prefetched in claimed.fetchall():
+            deadline_s = None if left_s is None else now_s + left_s
+            payload = Payload(*stored)
+            self.runs.append(
+                ClaimedRun(shard, run_id, token, attempts, suspect, payload, prefetched, deadline_s)
+            )
+        row = sleeping.fetchone()
+        if self.wanted:
+            self.next_due_s[shard] = None if row is None else row[0]
+
+
+def release_strays(
+    connection: Connection,
+    schema: str,
+    shards: Sequence[str],
+    worker_id: UUID,
+    known: Sequence[str],
+) -> int:
+    """Give back what the worker has claimed without hearing of it; commits.
+
+    Args:
+        connection: an autocommit connection of the engine's.
+        schema: where the tables are.
+        shards: the shards to look at, in which nobody else claims for this worker.
+        worker_id: the worker.
+        known: ids of the runs it knows to hold, whose outcome is not committed yet.
+
+    Returns:
+        How many were given back.
+    """
+    query = sql.load("release_strays", schema)
+    values = {"worker_id": worker_id, "known": list(known)}
+    return sum(connection.execute(query, {"shard": shard, **values}).rowcount for shard in shards)
+
+
+def wake_satisfied(connection: Connection, schema: str, shard: str, run_ids: Sequence[str]) -> int:
+    """Queue those of the runs that wait for an event which is there; commits.
+
+    Returns:
+        How many were queued.
+    """
+    query = sql.load("wake_satisfied", schema)
+    return connection.execute(query, {"shard": shard, "run_ids": list(run_ids)}).rowcount
+
+
+def sweep_waiting(
+    connection: Connection, schema: str, shards: Sequence[str], window_s: float | None
+) -> int:
+    """Queue the waiting runs whose event is there although nobody said so; commits.
+
+    Args:
+        connection: an autocommit connection of the engine's.
+        schema: where the tables are.
+        shards: the shards to look at.
+        window_s: look at runs that began to wait within so many seconds; None looks at all.
+
+    Returns:
+        How many were queued.
+    """
+    query = sql.load("sweep_waiting", schema)
+    with connection.pipeline():
+        swept = [
+            connection.execute(query, {"shard": shard, "window_s": window_s}) for shard in shards
+        ]
+    return sum(cursor.rowcount for cursor in swept)

@@ -1,0 +1,73 @@
+"""`flows begin`: begin a run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.cli.options import database_options, debug_option
+
+if TYPE_CHECKING:
+    from flows.registry import Registry
+
+__all__ = ["begin"]
+
+
+@click.command()
+@click.argument("name")
+@click.argument("document", metavar="[JSON]", required=False)
+@click.option(
+    "--target",
+    metavar="APP:REGISTRY",
+    help="Look the workflow up in an app: its codec is used, and the input must fit its type."
+    " Without it any name is taken, and the input is stored as JSON.",
+)
+@database_options
+@debug_option
+def begin(
+    *,
+    name: str,
+    document: str | None,
+    target: str | None,
+    dsn: str | None,
+    schema: str,
+    shards: int,
+) -> None:
+    """Begin a run of the workflow NAME and print its key.
+
+    JSON is its input, null if not given; "-" reads it from stdin. A negative number comes after
+    "--", as in: flows begin double -- -5
+    """
+    from flows.cli.documents import (  # noqa: PLC0415  --help loads no database driver
+        input_for,
+        parse_document,
+        read_document,
+    )
+    from flows.cli.output import write  # noqa: PLC0415
+    from flows.cli.session import open_session  # noqa: PLC0415
+    from flows.client import Client  # noqa: PLC0415
+    from flows.config import DBConfig, check_workflow_name  # noqa: PLC0415
+
+    config = DBConfig(schema=schema, shard_count=shards)
+    text = read_document("the input", document)
+    workflow: Any = check_workflow_name(name)
+    value = parse_document(text)
+    if target is not None:
+        workflow = _load(target).get(name)
+        value = input_for(workflow, text)
+    with open_session(dsn, may_create=True) as session:
+        session.make_ready(config)
+        with session.connection.transaction():
+            key = Client(db_config=config).begin_tx(session.connection, workflow, value)
+    write(f"{key}\n")
+
+
+def _load(target: str) -> Registry:
+    from flows.supervisor.application import load_registry  # noqa: PLC0415
+
+    # What the app prints as it is imported would stand beside the key.
+    with contextlib.redirect_stdout(sys.stderr):
+        return load_registry(target)

@@ -1,0 +1,56 @@
+"""Errors as the person at the terminal sees them: what and the remedy, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.cli.options import DEBUG_KEY
+from flows.supervisor.exits import ExitCode, exit_code_for, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["run_rendered"]
+
+
+def run_rendered(command: click.Command, arguments: Sequence[str] | None = None) -> int:
+    """Run a command, print its error if it has one, and return the exit code."""
+    # Kept here: the context that knows of --debug is gone when the error arrives.
+    settings: dict[str, Any] = {}
+    try:
+        result = command.main(arguments, standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _output_is_closed()
+    except Exception as error:  # noqa: BLE001  the last place where an error can be told
+        return _render(error, debug=bool(settings.get(DEBUG_KEY)))
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _render(error: Exception, *, debug: bool) -> int:
+    code = exit_code_for(error)
+    if debug:
+        traceback.print_exception(error)
+    click.echo(f"flows: error: {explain(error)}", err=True)
+    if code is ExitCode.INTERNAL and not debug:
+        click.echo("flows: this was not foreseen; --debug shows where it happened", err=True)
+    return code
+
+
+def _output_is_closed() -> int:
+    """End quietly where the reader of a pipe has gone, as `head` does."""
+    # What stands in the buffer would fail once more when the interpreter ends.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return ExitCode.OK

@@ -1,0 +1,61 @@
+"""`flows runs`: look at runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.cli.options import debug_option, location_options
+
+if TYPE_CHECKING:
+    from flows.cli.run_details import RunDetails
+
+__all__ = ["runs", "show"]
+
+
+@click.group()
+@debug_option
+def runs() -> None:
+    """Look at runs."""
+
+
+@runs.command()
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, nothing shortened.")
+@location_options
+@debug_option
+def show(*, key: str, as_json: bool, dsn: str | None, schema: str) -> None:
+    """Show the run KEY: its state, input and output, and what happened in it.
+
+    Times in the list are counted from when the run was begun; "took" is the last try's.
+    """
+    from flows.cli.documents import check_text  # noqa: PLC0415  --help loads no database driver
+    from flows.cli.output import write  # noqa: PLC0415
+    from flows.cli.run_details import read_run  # noqa: PLC0415
+    from flows.cli.session import open_session  # noqa: PLC0415
+    from flows.config import DBConfig  # noqa: PLC0415
+    from flows.ids import RunKey  # noqa: PLC0415
+    from flows.schema import check_version  # noqa: PLC0415
+
+    config = DBConfig(schema=schema)
+    run_key = RunKey.parse(check_text("the run key", key))
+    with open_session(dsn) as session:
+        check_version(session.connection, config)
+        run = read_run(session.connection, config.schema, run_key)
+    write(_as_json(run) if as_json else _as_page(run))
+
+
+def _as_json(run: RunDetails) -> str:
+    import json  # noqa: PLC0415
+
+    import msgspec  # noqa: PLC0415
+
+    return json.dumps(msgspec.to_builtins(run), ensure_ascii=False, indent=2) + "\n"
+
+
+def _as_page(run: RunDetails) -> str:
+    from flows.cli.run_page import page_of  # noqa: PLC0415
+
+    return page_of(run, on_terminal=sys.stdout is not None and sys.stdout.isatty())

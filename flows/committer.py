@@ -1,0 +1,345 @@
+"""The committer: one transaction for what many attempts left behind.
+
+    executor ──remember, submit──> queue ──gather──> group ──one commit──> Postgres
+                                     ^                 │ refused: split until the bad run is alone
+                                     └── next group ───┘ connection lost: the same group again
+
+There is no timer: while one group is being committed the next gathers, so a group is as large as
+the load asks for. Only memos without an outcome wait a millisecond, because the outcome of a short
+run follows within microseconds and then both travel in one commit.
+
+A group has a bounded number of bytes too, and so has what waits: an attempt that has brought more
+waits in turn, so that a slow database does not fill this process's memory with results.
+
+Memos of a run are never committed after its outcome: both are in one record, which is taken whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from flows import sql, writes
+from flows.clock import monotonic
+from flows.database import connect, is_lost, is_pooled, is_transient
+from flows.failures import describe
+from flows.records import Outcome, OutcomeKind, RunRecord
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from flows.database import Connection
+
+__all__ = ["Committer"]
+
+MAX_GROUP = 1000
+MAX_GROUP_BYTES = 16 * 1024 * 1024
+"""Of payloads in one transaction, though it has one record at least."""
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Of payloads that wait to be committed: attempts that would add to more than that wait."""
+
+LINGER_S = 0.001
+RECONNECT_S = (0.05, 5.0)
+
+
+class Committer:
+    """Persists the records of a worker's attempts, in groups, from a thread of its own.
+
+    Attributes:
+        lock: guards the records between their attempt and this thread.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        logger: logging.Logger,
+        on_queued: Callable[[str], None],
+        on_failure: Callable[[BaseException], None],
+        notify_channel: str | None,
+    ) -> None:
+        """Prepare a committer; `start` it.
+
+        Args:
+            dsn: the database.
+            schema: where the tables are.
+            logger: for what goes wrong.
+            on_queued: called with a shard that has a run due now or soon, after the commit.
+            on_failure: told of an error that ended the thread.
+            notify_channel: where other workers are told the same, None for nowhere.
+        """
+        self.lock = threading.Lock()
+        self._changed = threading.Condition(self.lock)
+        self._settled = threading.Condition(self.lock)
+        self._dsn = dsn
+        self._schema = schema
+        self._logger = logger
+        self._on_queued = on_queued
+        self._on_failure = on_failure
+        self._channel = notify_channel
+        self._queue: dict[RunRecord, int] = {}
+        self._bytes = 0
+        self._in_flight: set[RunRecord] = set()
+        self._is_urgent = False
+        self._is_stopping = False
+        self._is_idle = False
+        self._has_failed = False
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name="flows-committer", daemon=True)
+        self._gave_up = threading.Event()
+        self.backend_pid = 0
+        self.waits_since_s = 0.0
+
+    def start(self) -> None:
+        """Connect and start the thread.
+
+        Raises:
+            DatabaseError: the database cannot be reached.
+        """
+        self._connected()
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Commit what is queued and end the thread.
+
+        Returns:
+            True if everything was committed within the time.
+        """
+        with self.lock:
+            self._is_stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        self._gave_up.set()
+        with self.lock:
+            self._settled.notify_all()
+        return not self._thread.is_alive() and not self._queue
+
+    @property
+    def backlog(self) -> int:
+        """How many records are waiting to be committed."""
+        return len(self._queue) + len(self._in_flight)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more bytes wait to be committed than should be in memory."""
+        return self._bytes > MAX_WAITING_BYTES
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of the runs whose records are waiting or on their way."""
+        with self.lock:
+            return [record.run_id for record in (*self._queue, *self._in_flight)]
+
+    def submit(self, record: RunRecord, outcome: Outcome | None = None) -> None:
+        """Queue what `record` holds, and the outcome of its attempt where that has ended."""
+        with self.lock:
+            if outcome is not None:
+                record.outcome = outcome
+                record.size += outcome.output.size
+                self._is_urgent = True
+            self._enqueue(record)
+
+    def wait_for_room(self) -> None:
+        """Wait while more bytes are to be committed than should be in memory."""
+        if not self.is_full:
+            return
+        with self.lock:
+            while self.is_full and not self._has_failed and not self._gave_up.is_set():
+                self._is_urgent = True
+                if self._is_idle:
+                    self._changed.notify()
+                self._settled.wait()
+
+    def remember(self, record: RunRecord) -> None:
+        """Queue new memos; the caller holds `lock`, under which it has added them."""
+        self._enqueue(record)
+
+    def settle(self, record: RunRecord, timeout_s: float | None = None) -> bool:
+        """Wait until everything queued for `record` is committed.
+
+        Returns:
+            False if the time is over or the committer has ended before.
+        """
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        with self.lock:
+            while record in self._queue or record in self._in_flight:
+                if self._has_failed or self._gave_up.is_set():
+                    return False
+                self._is_urgent = True
+                if self._is_idle:
+                    self._changed.notify()
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._settled.wait(left)
+        return True
+
+    def withdraw(self, record: RunRecord) -> RunRecord:
+        """Take back what `record` holds and is not on its way yet."""
+        with self.lock:
+            self._bytes -= self._queue.pop(record, 0)
+            return record.take()
+
+    def _enqueue(self, record: RunRecord) -> None:
+        self._bytes += record.size - self._queue.get(record, 0)
+        self._queue[record] = record.size
+        if self._is_idle:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while group := self._gather():
+                taken = [part for _, part in group]
+                self.waits_since_s = monotonic()
+                self._commit(taken)
+                self.waits_since_s = 0.0
+                with self.lock:
+                    for record, part in group:
+                        record.is_stale = record.is_stale or part.is_stale
+                        record.refused = record.refused or part.refused
+                    self._in_flight.clear()
+                    self._bytes -= sum(part.size for part in taken)
+                    self._settled.notify_all()
+                for shard in sorted(writes.shards_to_look_at(taken)):
+                    self._on_queued(shard)
+        except _StoppedError:
+            self._logger.warning(
+                "stopped with %d records not committed; their runs will be taken up again",
+                self.backlog,
+            )
+        except BaseException as error:  # noqa: BLE001  the worker ends with it
+            self._has_failed = True
+            self._on_failure(error)
+        finally:
+            with self.lock:
+                self._settled.notify_all()
+            if self._connection is not None:
+                self._connection.close()
+
+    def _gather(self) -> list[tuple[RunRecord, RunRecord]]:
+        with self.lock:
+            self._is_idle = True
+            # Again after lingering: what was queued may have been withdrawn meanwhile.
+            while not self._queue:
+                if self._is_stopping:
+                    return []
+                self._changed.wait()
+                if not self._is_urgent and not self._is_stopping:
+                    self._linger()
+            self._is_idle = False
+            records = self._take_group()
+            self._is_urgent = bool(self._queue)
+            self._in_flight.update(records)
+            return [(record, _take(record)) for record in records]
+
+    def _take_group(self) -> list[RunRecord]:
+        records: list[RunRecord] = []
+        size = 0
+        for record in self._queue:
+            size += record.size
+            if records and (size > MAX_GROUP_BYTES or len(records) == MAX_GROUP):
+                break
+            records.append(record)
+        for record in records:
+            del self._queue[record]
+        return records
+
+    def _linger(self) -> None:
+        deadline = monotonic() + LINGER_S
+        while not self._is_urgent and (left := deadline - monotonic()) > 0:
+            self._changed.wait(left)
+
+    def _commit(self, records: list[RunRecord]) -> None:
+        delay_s, longest_s = RECONNECT_S
+        while True:
+            try:
+                self._write(records)
+            except Exception as error:
+                # Whatever it was, a value that cannot be sent included, costs one run and no more.
+                if not is_transient(error):
+                    self._split(records, error)
+                    return
+                self._logger.warning("cannot commit, trying again: %s", error)
+                self._drop_connection(error)
+                if self._gave_up.wait(delay_s):
+                    raise _StoppedError from error
+                delay_s = min(longest_s, delay_s * 2)
+            else:
+                return
+
+    def _split(self, records: list[RunRecord], error: Exception) -> None:
+        if len(records) > 1:
+            middle = len(records) // 2
+            self._commit(records[:middle])
+            self._commit(records[middle:])
+            return
+        (record,) = records
+        # What comes after the first line may repeat values: DETAIL and CONTEXT.
+        self._logger.error(
+            "run %s cannot be recorded: %s", record.run_id, str(error).partition("\n")[0]
+        )
+        if record.outcome is None:
+            # Its attempt fails itself. A failure written from here would wait for the run's row,
+            # which wf.tx may hold until the attempt ends, while that waits for us.
+            record.refused = error
+            return
+        if record.outcome is not None and record.outcome.kind is OutcomeKind.FAILED:
+            if record.steps or record.waits or record.randoms:
+                self._commit([_failed(record, record.outcome.error_text or "")])
+                return
+            raise error
+        self._commit([_failed(record, describe(error))])
+
+    def _write(self, records: list[RunRecord]) -> None:
+        connection = self._connected()
+        with connection.pipeline():
+            with connection.transaction():
+                # A generic plan cannot know whether an array holds one row or a thousand.
+                connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+                sent = writes.send(connection, self._schema, records, self._channel)
+            looks = [
+                (query, values["shard"], connection.execute(sql.load(query, self._schema), values))
+                for query, values in writes.looks_after(records)
+            ]
+        sent.mark_stale()
+        if sent.stale:
+            self._logger.warning(
+                "%d outcomes dropped: their runs were taken by another worker", sent.stale
+            )
+        for query, shard, cursor in looks:
+            if cursor.rowcount and query == "wake_satisfied":
+                self._on_queued(shard)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            connection = self._connection = connect(self._dsn, "flows committer")
+            # Through a pooler it is made up, and might be that of somebody else.
+            self.backend_pid = 0 if is_pooled(connection) else connection.info.backend_pid
+        return self._connection
+
+    def _drop_connection(self, error: Exception) -> None:
+        connection = self._connection
+        if connection is not None and (is_lost(error) or connection.broken):
+            self._connection = None
+            connection.close()
+
+
+class _StoppedError(Exception):
+    """The worker stopped while the database could not be reached."""
+
+
+def _take(record: RunRecord) -> RunRecord:
+    part = record.take()
+    outcome = part.outcome
+    if record.refused is None or outcome is None or outcome.kind is OutcomeKind.FAILED:
+        return part
+    # The attempt had ended before it could know.
+    return _failed(part, describe(record.refused))
+
+
+def _failed(record: RunRecord, error_text: str) -> RunRecord:
+    failed = RunRecord(record.shard, record.run_id, record.claim)
+    failed.outcome = Outcome(OutcomeKind.FAILED, error_text=error_text)
+    return failed

@@ -1,0 +1,132 @@
+"""Crashes: what runs are charged with when their process dies while it executes them.
+
+The runs that were executed are suspects: one of them may have ended the process, and nobody can
+tell which. Each is charged once and executed alone from then on, until an execution of it ends;
+so a second crash has one suspect only. After `max_crashes` it fails. What the process had claimed
+besides is innocent and simply released.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from flows import sql
+from flows.ids import RunKey
+from flows.shard import shard_for_run
+from flows.sql.arrays import Int8Array, TextArray, UuidArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flows.config import DBConfig
+    from flows.database import Connection
+
+__all__ = ["Charge", "Charged", "Suspect", "charge"]
+
+
+class Suspect(msgspec.Struct, frozen=True):
+    """A run that was executed when its process died.
+
+    Attributes:
+        run_id: as text.
+        claim: under which it was executed.
+        step: the key of the step whose function was running, None between steps.
+    """
+
+    run_id: str
+    claim: int
+    step: str | None
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """What a worker's death means for its runs.
+
+    Attributes:
+        worker_id: who died.
+        pid: of its process.
+        workflow_name: whose runs it executed.
+        cause: as in "SIGSEGV".
+        suspects: the runs it executed.
+        max_crashes: with so many a run fails.
+    """
+
+    worker_id: UUID
+    pid: int
+    workflow_name: str
+    cause: str
+    suspects: tuple[Suspect, ...]
+    max_crashes: int
+
+
+class Charged(NamedTuple):
+    """What has become of suspects.
+
+    Attributes:
+        queued: keys of those that are executed again.
+        failed: keys of those that are not.
+    """
+
+    queued: list[RunKey]
+    failed: list[RunKey]
+
+
+def charge(connection: Connection, config: DBConfig, charge: Charge) -> Charged:
+    """Charge the suspects that are still the dead worker's; commits.
+
+    May be repeated: whoever was charged is the worker's no more. A run that the worker's open
+    transaction still holds is left for the next call.
+    """
+    by_shard: dict[str, list[Suspect]] = {}
+    for suspect in charge.suspects:
+        shard = shard_for_run(charge.workflow_name, suspect.run_id, config.shard_count)
+        by_shard.setdefault(shard, []).append(suspect)
+    charged = Charged([], [])
+    for shard, suspects in sorted(by_shard.items()):
+        _charge_in(connection, config, shard, charge, suspects, charged)
+    return charged
+
+
+def _charge_in(
+    connection: Connection,
+    config: DBConfig,
+    shard: str,
+    charge: Charge,
+    suspects: Sequence[Suspect],
+    charged: Charged,
+) -> None:
+    causes = [charge.cause + (f" in step {each.step!r}" if each.step else "") for each in suspects]
+    with connection.transaction():
+        rows = connection.execute(
+            sql.load("charge_runs", config.schema),
+            {
+                "shard": shard,
+                "worker_id": charge.worker_id,
+                "max_crashes": charge.max_crashes,
+                "run_ids": UuidArray([each.run_id for each in suspects]),
+                "claims": Int8Array([each.claim for each in suspects]),
+                "causes": TextArray(causes),
+            },
+        ).fetchall()
+        status: dict[str, str] = dict(rows)
+        found = [each for each in suspects if each.run_id in status]
+        if found:
+            connection.execute(
+                sql.load("insert_crashes", config.schema),
+                {
+                    "shard": shard,
+                    "worker_id": charge.worker_id,
+                    "host": socket.gethostname(),
+                    "pid": charge.pid,
+                    "cause": charge.cause,
+                    "run_ids": UuidArray([each.run_id for each in found]),
+                    "claims": Int8Array([each.claim for each in found]),
+                    "step_keys": TextArray([each.step for each in found]),
+                },
+            )
+    for run_id, became in status.items():
+        key = RunKey.parse(f"{shard}:{run_id}")
+        (charged.queued if became == "queued" else charged.failed).append(key)

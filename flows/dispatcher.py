@@ -1,0 +1,336 @@
+"""The dispatcher: claims runs of one workflow and feeds its executors.
+
+    LISTEN, then:   claim while there is room and there may be due runs
+                    wait for a notification, room, the next due sleeper, or the poll
+
+A notification names the shard, which is then claimed from first; one that names a run also asks
+whether an event was published while that run was yielding, and whether it is to be cancelled.
+Notifications may get lost, so the dispatcher polls regardless, ever more rarely while nothing is
+found. An empty claim tells when the next sleeping run is due, and the wait ends exactly then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from flows.claims import (
+    ClaimedRun,
+    claim_runs,
+    release_strays,
+    sweep_waiting,
+    wake_satisfied,
+)
+from flows.clock import WakeUp, monotonic, seconds
+from flows.database import connect, is_pooled, is_transient, listen, take_notifications
+from flows.errors import DatabaseError
+from flows.lookahead import LookAhead
+from flows.oversight import Oversight
+from flows.shard import shard_values_for_workflow
+from flows.turns import ShardTurns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flows.config import DBConfig
+    from flows.database import Connection
+    from flows.engine import Engine
+    from flows.executor import ExecutorPool
+    from flows.registry import Workflow
+
+__all__ = ["Dispatcher", "Polling"]
+
+RECENT_S = 900.0
+"""The idle sweep looks at runs that began to wait within so many seconds: a publisher whose
+transaction stays open longer, and whose notification is lost as well, is found by the full sweep
+of the next dispatcher that starts."""
+
+STRAYS_S = 120.0
+"""How long after a connection is made runs are looked for that a lost one has claimed."""
+
+MAX_UNCOMMITTED = 4000
+"""Back-pressure: no claims while so many outcomes wait for a slow database."""
+
+RECONNECT_S = (0.05, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """How often to look without being told.
+
+    Attributes:
+        first_s: seconds until the first idle poll; each empty one doubles it.
+        longest_s: the bound of that.
+    """
+
+    first_s: float
+    longest_s: float
+
+
+class Dispatcher:
+    """Claims for one workflow, from a thread and a connection of its own."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        workflow: Workflow[Any, Any],
+        config: DBConfig,
+        dsn: str,
+        listen_dsn: str | None,
+        polling: Polling,
+        worker_id: Callable[[], uuid.UUID],
+        check_lease: Callable[[Connection], None],
+    ) -> None:
+        """Prepare a dispatcher; give it its executors and `start` it.
+
+        Args:
+            engine: what attempts share.
+            workflow: whose runs it claims.
+            config: where the tables are.
+            dsn: the database.
+            listen_dsn: the same one past a pooler, None where there is none.
+            polling: how often to look without being told.
+            worker_id: tells under which id to claim.
+            check_lease: raises if this worker has lost its lease; called before claims.
+        """
+        self._engine = engine
+        self._schema = config.schema
+        self._dsn = listen_dsn or dsn
+        self._is_told = listen_dsn is not None
+        self._polling = polling
+        self._longest_s = polling.longest_s
+        self._worker_id = worker_id
+        self._check_lease = check_lease
+        self.shards = shard_values_for_workflow(workflow.name, config.shard_count)
+        self._known = frozenset(self.shards)
+        self._turns = ShardTurns(self.shards)
+        self._look_ahead = LookAhead(workflow.concurrency)
+        self._wake_up = WakeUp()
+        timeout = workflow.run_timeout
+        self._run_timeout_s = None if timeout is None else seconds(timeout)
+        self._oversight = Oversight(engine, self.shards)
+        self._published: dict[tuple[str, str], None] = {}
+        self._is_stopping = False
+        self._idle_s = polling.first_s
+        self._poll_at_s = 0.0
+        self._sweep_window_s: float | None = None
+        self._sweep_from_s = 0.0
+        self._sweep_by_s = 0.0
+        self._strays_until_s = 0.0
+        self.executors: ExecutorPool | None = None
+        self.waits_since_s = 0.0
+        self.listening = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"flows-dispatcher-{workflow.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Claim nothing more and end the thread."""
+        self._is_stopping = True
+        self._wake_up.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._wake_up.close()
+
+    def queued(self, shard: str) -> None:
+        """A run of this shard is due now or soon; called from any thread."""
+        self._turns.tell(shard)
+        self._wake_up.set()
+
+    def room(self) -> None:
+        """Executors can take more; called from their threads."""
+        self._wake_up.set()
+
+    def _run(self) -> None:
+        delay_s, longest_s = RECONNECT_S
+        while not self._is_stopping:
+            try:
+                with connect(self._dsn, "flows dispatcher") as connection:
+                    self._listen(connection)
+                    self._release_strays(connection)
+                    self._strays_until_s = monotonic() + STRAYS_S
+                    self.listening.set()
+                    self._turns.suspect_all()
+                    self._oversight.begin(self._longest_s)
+                    self._sweep_window_s = None
+                    self._sweep_by_s = monotonic() + self._longest_s
+                    delay_s, longest_s = RECONNECT_S
+                    self._serve(connection)
+            except (psycopg.Error, DatabaseError) as error:
+                if not is_transient(error):
+                    self._engine.on_failure(error)
+                    return
+                self._engine.logger.warning("cannot claim, trying again: %s", error)
+                self._wake_up.wait(delay_s)
+                delay_s = min(longest_s, delay_s * 2)
+                self._turns.suspect_all()
+            except BaseException as error:  # noqa: BLE001  the worker ends with it
+                self._engine.on_failure(error)
+                return
+
+    def _listen(self, connection: Connection) -> None:
+        channel = self._engine.notify_channel
+        if channel is not None and (self._is_told or not is_pooled(connection)):
+            listen(connection, channel)
+            self._longest_s = self._polling.longest_s
+        else:
+            # Nobody will tell, so polling is all there is; of a pooler the scheduler warns.
+            self._longest_s = self._polling.first_s
+
+    def _drain(self, connection: Connection) -> None:
+        """Take in the notifications that have come; raises if the connection is gone."""
+        for payload, pid in take_notifications(connection):
+            self._notified(payload, pid)
+
+    def _notified(self, payload: str, pid: int) -> None:
+        if pid == self._engine.committer.backend_pid:
+            return  # our own committer has said so already, without the detour
+        shard, colon, run_id = payload.rpartition(":")
+        if payload in self._known:
+            self._turns.tell(payload)
+        elif colon and shard in self._known:
+            self._turns.tell(shard)
+            with contextlib.suppress(ValueError):
+                # Anybody may write to the channel, and Postgres reads fewer spellings of a UUID.
+                self._published[shard, str(uuid.UUID(run_id))] = None
+
+    def _serve(self, connection: Connection) -> None:
+        was_busy = False
+        while not self._is_stopping:
+            executors = self._pool()
+            waiting, free = executors.waiting, executors.free
+            self._look_ahead.observe(monotonic(), executors.finished, was_busy=was_busy)
+            self._turns.come_due(monotonic())
+            may_have_due = self._turns.may_have_due
+            if may_have_due and self._has_room(free, waiting):
+                self._claim(connection, self._look_ahead.wanted(free, waiting))
+                was_busy = executors.waiting > 0
+                continue
+            was_busy = waiting > 0
+            # Those that came along with a claim's answer do not make the socket readable again.
+            self._drain(connection)
+            self._attend(connection)
+            if may_have_due or not self._turns.may_have_due:
+                # Where something is due and there is no room for it, the executors will tell.
+                self._wait(connection)
+
+    def _pool(self) -> ExecutorPool:
+        assert self.executors is not None, "a dispatcher is started with executors"
+        return self.executors
+
+    def _has_room(self, free: int, waiting: int) -> bool:
+        if self._is_behind():
+            return False
+        return self._look_ahead.should_claim(free, waiting)
+
+    def _is_behind(self) -> bool:
+        committer = self._engine.committer
+        return committer.is_full or committer.backlog > MAX_UNCOMMITTED
+
+    def _claim(self, connection: Connection, wanted: int) -> None:
+        self._check_lease(connection)
+        turns = self._turns
+        if monotonic() >= self._poll_at_s:
+            # Under a load that never pauses, too.
+            turns.suspect_all()
+        shards = turns.in_turn()
+        self.waits_since_s = monotonic()
+        claimed = claim_runs(
+            connection,
+            self._schema,
+            shards,
+            wanted,
+            self._worker_id(),
+            blindly=turns.was_full,
+            run_timeout_s=self._run_timeout_s,
+        )
+        self.waits_since_s = 0.0
+        if claimed.runs:
+            self._oversight.claimed(claimed.runs)
+            self._idle_s = self._polling.first_s
+            self._pool().put(claimed.runs, self._look_ahead.ahead // 2)
+        now_s = monotonic()
+        turns.looked(claimed.next_due_s, now_s, full=len(claimed.runs) >= wanted)
+        poll_at_s = now_s + self._idle_s
+        # A look at some of the shards does not put off that at the others.
+        is_whole = len(shards) == len(turns.shards)
+        self._poll_at_s = poll_at_s if is_whole else min(self._poll_at_s, poll_at_s)
+        self._attend(connection, claimed.runs)
+        if monotonic() >= self._sweep_by_s:
+            # Under a load that never pauses no poll comes round.
+            self._sweep(connection)
+
+    def _attend(self, connection: Connection, claimed: Sequence[ClaimedRun] = ()) -> None:
+        """Look at what was announced, and at what must not go on."""
+        if self._published:
+            self._look_at_announced(connection, claimed)
+        if monotonic() >= self._oversight.due_at_s:
+            self._oversight.look(connection, self._pool())
+
+    def _look_at_announced(self, connection: Connection, claimed: Sequence[ClaimedRun]) -> None:
+        """Look at runs to which something has happened and that were not simply due."""
+        for run in claimed:
+            self._published.pop((run.shard, run.run_id), None)
+        by_shard: dict[str, list[str]] = {}
+        for shard, run_id in list(self._published):
+            del self._published[shard, run_id]
+            by_shard.setdefault(shard, []).append(run_id)
+        if by_shard:
+            self._oversight.told(connection, self._pool(), by_shard)
+        for shard, run_ids in by_shard.items():
+            if wake_satisfied(connection, self._schema, shard, run_ids):
+                self._turns.tell(shard)
+
+    def _wait(self, connection: Connection) -> None:
+        timeout_s = max(0.0, self._wait_until() - monotonic())
+        if self._wake_up.wait(timeout_s, connection.fileno()):
+            self._drain(connection)
+        elif not self._turns.may_have_due and monotonic() >= self._poll_at_s:
+            self._turns.suspect_all()
+            self._idle_s = min(self._longest_s, self._idle_s * 2)
+            self._sweep(connection)
+
+    def _release_strays(self, connection: Connection) -> None:
+        """Give back the runs of a claim whose answer was lost with the connection.
+
+        Their worker lives, so that nobody else would.
+        """
+        # In this order: what leaves the executors in between is found with the committer.
+        known = self._pool().run_ids() + self._engine.committer.run_ids()
+        strays = release_strays(connection, self._schema, self.shards, self._worker_id(), known)
+        if strays:
+            self._turns.suspect_all()
+            self._engine.logger.warning("gave back %d runs whose claim was not answered", strays)
+
+    def _sweep(self, connection: Connection) -> None:
+        """Look for events that nobody told of: at first everywhere, then at what is recent."""
+        began_s = monotonic()
+        if began_s >= self._sweep_from_s:
+            sweep_waiting(connection, self._schema, self.shards, self._sweep_window_s)
+            if began_s < self._strays_until_s:
+                # Again, because the server may work on a statement for a while after a cut.
+                self._release_strays(connection)
+            self._sweep_window_s = RECENT_S
+            # However many runs wait, this takes a twentieth of one session at most.
+            ended_s = monotonic()
+            self._sweep_from_s = ended_s + 20 * (ended_s - began_s)
+            self._sweep_by_s = ended_s + self._longest_s
+
+    def _wait_until(self) -> float:
+        if self._turns.may_have_due:
+            # For room, of which the executors tell. Nobody tells when the committer has caught up.
+            moments = [monotonic() + self._polling.first_s] if self._is_behind() else []
+        else:
+            moments = [self._poll_at_s]
+            if self._turns.due_at_s is not None:
+                moments.append(self._turns.due_at_s)
+        return min([*moments, self._oversight.due_at_s])

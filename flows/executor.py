@@ -1,0 +1,217 @@
+"""Executors: the threads that run attempts of one workflow."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from flows.attempt import Attempt
+from flows.clock import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flows.board import Cell
+    from flows.claims import ClaimedRun
+    from flows.engine import Engine
+    from flows.registry import Workflow
+
+__all__ = ["ExecutorPool"]
+
+
+class ExecutorPool:
+    """`concurrency` threads that take claimed runs in order and execute one attempt each.
+
+    A suspect runs alone: it begins when no other attempt runs, and none begins before it has ended.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        workflow: Workflow[Any, Any],
+        on_room: Callable[[], None],
+        cells: Sequence[Cell] | None = None,
+    ) -> None:
+        """Prepare the threads; `start` them.
+
+        Args:
+            engine: what attempts share.
+            workflow: whose runs they execute.
+            on_room: called when runs waiting for an executor have become few.
+            cells: where each executor shows what it does, None for nowhere.
+        """
+        self._engine = engine
+        self._workflow = workflow
+        self._on_room = on_room
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting: deque[ClaimedRun] = deque()
+        self._running: dict[int, Attempt] = {}
+        self._low_water = 0
+        self._is_stopping = False
+        self._runs_alone = False
+        self.finished = 0
+        self._cells: list[Cell | None] = [None] * workflow.concurrency
+        if cells is not None:
+            self._cells = list(cells)
+        self._threads = [self._thread(number) for number in range(workflow.concurrency)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many claimed runs wait for an executor."""
+        return len(self._waiting)
+
+    @property
+    def free(self) -> int:
+        """How many executors could begin a run now."""
+        with self._lock:
+            return self._free()
+
+    def put(self, runs: Sequence[ClaimedRun], low_water: int) -> None:
+        """Queue claimed runs; `on_room` is called once no more than `low_water` of them wait."""
+        with self._lock:
+            self._waiting.extend(runs)
+            self._low_water = low_water
+            self._changed.notify(min(len(runs), self._free()))
+
+    def take_waiting(self) -> list[ClaimedRun]:
+        """Take back the runs that no executor has begun."""
+        with self._lock:
+            runs = list(self._waiting)
+            self._waiting.clear()
+            return runs
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of the runs that wait for an executor or have one."""
+        with self._lock:
+            waiting = [run.run_id for run in self._waiting]
+            return waiting + [attempt.record.run_id for attempt in self._running.values()]
+
+    def held(self) -> list[tuple[str, str]]:
+        """Return the same runs, each with its shard."""
+        with self._lock:
+            waiting = [(run.shard, run.run_id) for run in self._waiting]
+            records = [attempt.record for attempt in self._running.values()]
+            return waiting + [(record.shard, record.run_id) for record in records]
+
+    def stop(self, deadline_s: float) -> bool:
+        """Let running attempts finish, until the monotonic time `deadline_s`.
+
+        Returns:
+            True if all of them have.
+        """
+        with self._lock:
+            self._is_stopping = True
+            self._changed.notify_all()
+        for thread in list(self._threads):
+            thread.join(max(0.0, deadline_s - monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def running(self) -> list[Attempt]:
+        """Return the attempts that are being executed."""
+        with self._lock:
+            return list(self._running.values())
+
+    def cancel(self, run_id: str) -> ClaimedRun | None:
+        """Have the attempt of a run end because somebody wants the run cancelled.
+
+        Returns:
+            The run, if no executor has begun it and none will.
+        """
+        with self._lock:
+            for attempt in self._running.values():
+                if attempt.record.run_id == run_id:
+                    attempt.cancel()
+                    return None
+            for run in self._waiting:
+                if run.run_id == run_id:
+                    self._waiting.remove(run)
+                    return run
+        return None
+
+    def take_overdue(self, now_s: float) -> list[ClaimedRun]:
+        """Take back the runs that no executor has begun and that are past their deadline."""
+        with self._lock:
+            overdue = [
+                run
+                for run in self._waiting
+                if run.deadline_s is not None and run.deadline_s <= now_s
+            ]
+            for run in overdue:
+                self._waiting.remove(run)
+            return overdue
+
+    def _thread(self, number: int) -> threading.Thread:
+        name = f"flows-{self._workflow.name}-{number}"
+        return threading.Thread(target=self._run, args=(number,), name=name, daemon=True)
+
+    def _run(self, number: int) -> None:
+        me = threading.get_ident()
+        cell = self._cells[number]
+        while (attempt := self._take(me, number, cell)) is not None:
+            try:
+                attempt.execute()
+            except BaseException as error:  # noqa: BLE001  not the workflow's: the worker ends
+                self._engine.on_failure(error)
+            if attempt.is_given_up:
+                # Another thread has taken the place of this one.
+                return
+            self._done(me)
+
+    def _replace(self, number: int, me: int) -> None:
+        """Have another thread in the place of one that does not come back."""
+        with self._lock:
+            cell = self._cells[number]
+            if cell is not None:
+                self._cells[number] = cell.hand_over()
+            self._threads[number] = self._thread(number)
+        self._done(me)
+        self._threads[number].start()
+
+    def _take(self, me: int, number: int, cell: Cell | None) -> Attempt | None:
+        with self._lock:
+            while self._is_closed() or not self._waiting:
+                if self._is_stopping and not self._waiting:
+                    return None
+                self._changed.wait()
+            run = self._waiting.popleft()
+            self._runs_alone = run.is_suspect
+            attempt = Attempt(
+                self._engine,
+                self._workflow,
+                run,
+                cell,
+                lambda: self._replace(number, me),
+            )
+            self._running[me] = attempt
+            is_low = len(self._waiting) == self._low_water
+        if is_low:
+            self._on_room()
+        return attempt
+
+    def _free(self) -> int:
+        return 0 if self._is_closed() else len(self._threads) - len(self._running)
+
+    def _is_closed(self) -> bool:
+        """Tell whether no attempt may begin, since one runs alone or waits for that."""
+        return self._runs_alone or (
+            bool(self._running) and bool(self._waiting) and self._waiting[0].is_suspect
+        )
+
+    def _done(self, me: int) -> None:
+        with self._lock:
+            was_closed = self._is_closed()
+            del self._running[me]
+            self._runs_alone = False
+            self.finished += 1
+            is_starving = not self._waiting
+            if was_closed:
+                self._changed.notify_all()
+        if is_starving:
+            self._on_room()

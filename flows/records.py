@@ -1,0 +1,166 @@
+"""What an attempt leaves behind: memos of its primitives and the outcome of the attempt.
+
+These are values on their way to the database; `flows.writes` turns them into statements.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from flows.payloads import NO_PAYLOAD, Payload
+
+__all__ = [
+    "Outcome",
+    "OutcomeKind",
+    "RandomRecord",
+    "RunRecord",
+    "StepRecord",
+    "WaitRecord",
+]
+
+
+class StepRecord(NamedTuple):
+    """A finished try of a step.
+
+    Attributes:
+        key: the step's key.
+        is_completed: whether it returned; otherwise `error_text` says why not.
+        input: what it was called with.
+        output: what it returned.
+        input_digest: BLAKE2b of the input, 16 bytes.
+        error_text: type, message and traceback.
+        attempts: tries so far in this attempt of the run.
+        seconds: how long this try took.
+    """
+
+    key: str
+    is_completed: bool
+    input: Payload
+    output: Payload
+    input_digest: bytes
+    error_text: str | None
+    attempts: int
+    seconds: float
+
+    @property
+    def size(self) -> int:
+        """How many bytes its payloads take."""
+        return self.input.size + self.output.size
+
+
+class WaitRecord(NamedTuple):
+    """A durable sleep or a wait for an event, open or satisfied."""
+
+    key: str
+    type: str
+    event_name: str | None
+    is_satisfied: bool
+    payload: Payload = NO_PAYLOAD
+
+
+class RandomRecord(NamedTuple):
+    """A random value: `text` for a UUID, `number` (as a signed 64-bit integer) for a uint64."""
+
+    key: str
+    kind: str
+    text: str | None
+    number: int | None
+
+
+class OutcomeKind(Enum):
+    """How an attempt ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SLEEPING = "sleeping"
+    WAITING_EVENT = "waiting_event"
+    RELEASED = "queued"
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended.
+
+    Attributes:
+        kind: the end.
+        output: of a completed run.
+        error_text: of a failed attempt.
+        wake_in_s: seconds until a sleeping run wakes, or a failed one tries again; None for a
+            failure that is final.
+    """
+
+    kind: OutcomeKind
+    output: Payload = NO_PAYLOAD
+    error_text: str | None = None
+    wake_in_s: float | None = None
+
+
+class RunRecord:
+    """What one attempt of one run has to write; memos are taken out as they are written.
+
+    Attributes:
+        shard: the run's `workflow_name_shard`.
+        run_id: its id as text.
+        claim: the fencing token of the attempt.
+        steps: memos of steps by key; the last one of a key counts.
+        waits: sleeps and waits by key.
+        randoms: random values by key.
+        outcome: how the attempt ended, None while it runs.
+        refused: why the database would not take a memo of the attempt, None while it takes all.
+        is_stale: whether a random value was dropped because the run has another claim by now.
+        size: bytes of the payloads that were given to the committer with it.
+    """
+
+    __slots__ = (
+        "claim",
+        "is_stale",
+        "outcome",
+        "randoms",
+        "refused",
+        "run_id",
+        "shard",
+        "size",
+        "steps",
+        "waits",
+    )
+
+    def __init__(self, shard: str, run_id: str, claim: int) -> None:
+        self.shard = shard
+        self.run_id = run_id
+        self.claim = claim
+        self.steps: dict[str, StepRecord] = {}
+        self.waits: dict[str, WaitRecord] = {}
+        self.randoms: dict[str, RandomRecord] = {}
+        self.outcome: Outcome | None = None
+        self.refused: Exception | None = None
+        self.is_stale = False
+        self.size = 0
+
+    def take(self) -> RunRecord:
+        """Return all that is to be written now, leaving none of it here.
+
+        An open sleep or wait stays until its outcome is here too. Written before, it would have
+        no instant to end at, and a crash in between would make the sleep seem over.
+        """
+        taken = RunRecord(self.shard, self.run_id, self.claim)
+        if self.steps:
+            taken.steps, self.steps = self.steps, taken.steps
+        if self.waits:
+            self._take_waits(taken)
+        if self.randoms:
+            taken.randoms, self.randoms = self.randoms, taken.randoms
+        taken.outcome, self.outcome = self.outcome, None
+        taken.size, self.size = self.size, 0
+        return taken
+
+    def _take_waits(self, taken: RunRecord) -> None:
+        waits, self.waits = self.waits, {}
+        for key, wait in waits.items():
+            is_kept = self.outcome is None and not wait.is_satisfied
+            (self if is_kept else taken).waits[key] = wait
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.steps or self.waits or self.randoms or self.outcome)

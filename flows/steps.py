@@ -1,0 +1,242 @@
+"""Steps: calling a step's function, with its tries, its time and its memo."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flows import payloads, run_logging
+from flows.clock import monotonic, seconds
+from flows.errors import (
+    ContextError,
+    PayloadError,
+    StepPanicError,
+    StepTimeoutError,
+    Suspend,
+    TerminalError,
+)
+from flows.failures import describe, stack_of
+from flows.payloads import NO_PAYLOAD, Payload
+from flows.records import StepRecord
+from flows.signatures import step_type
+from flows.suspension import Interrupted, TimeUp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flows.board import Cell
+    from flows.drift import DriftCheck
+    from flows.journal import Journal
+    from flows.limits import Limits, StepLimit
+    from flows.retry import RetryPolicy
+
+__all__ = ["NO_INPUT", "StepRunner"]
+
+
+class _NoInput:
+    """Stands for a step called without input; None is an input like any other."""
+
+
+NO_INPUT = _NoInput()
+
+
+class _Call(NamedTuple):
+    key: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    encoded: Payload
+    value_type: Any
+    retry: RetryPolicy
+
+
+class StepRunner:
+    """Runs the steps of one attempt, or answers from their memos.
+
+    Attributes:
+        current: the key of the step whose function is running, None between steps.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Any], Payload],
+        journal: Journal,
+        limits: Limits,
+        drift: DriftCheck,
+        cell: Cell | None = None,
+    ) -> None:
+        """Prepare to run the steps of an attempt; `cell` is where the present one is shown."""
+        self._encode = encode
+        self._journal = journal
+        self._limits = limits
+        self._drift = drift
+        self._guard = limits.guard
+        self._cell = cell
+        self._trying: _Call | None = None
+        self._digest = b""
+        self._tries = 0
+        self._started_s = 0.0
+        self._calls: dict[str, tuple[Any, Payload]] = {}
+        self.current: str | None = None
+
+    def run(self, key: str, function: Callable[..., Any], given: Any, retry: RetryPolicy) -> Any:
+        """Return the step's memo, or call it; see `Context.execute`."""
+        value_type = step_type(function)
+        try:
+            encoded = self._encode(None if given is NO_INPUT else given)
+        except PayloadError as error:
+            error.of = f"the input of step {key!r}"
+            raise
+        self._check_same_call(key, function, encoded)
+        memo = self._journal.memos.steps.get(key)
+        if memo is not None:
+            self._drift.compare(key, self._journal.memos, encoded)
+            try:
+                return payloads.decode(memo, value_type)
+            except PayloadError as error:
+                error.of = f"the memo of step {key!r}"
+                raise
+        arguments = () if given is NO_INPUT else (given,)
+        return self._execute(_Call(key, function, arguments, encoded, value_type, retry))
+
+    def _execute(self, call: _Call) -> Any:
+        self._digest = payloads.digest_of(call.encoded)
+        self._tries = 0
+        while True:
+            self._tries += 1
+            self._started_s = monotonic()
+            self._trying = call
+            memo = NO_PAYLOAD
+            value: Any = None
+            failure: Exception | None = None
+            try:
+                memo, value = self._try(call)
+            except Exception as error:  # noqa: BLE001  the step's own, raised again below
+                failure = error
+            self._trying = None
+            self._journal.remember_step(self._record(call, memo, failure))
+            if failure is None:
+                return value
+            is_hopeless = isinstance(failure, TerminalError | PayloadError)
+            if self._tries > call.retry.max_retries or is_hopeless:
+                raise failure
+            self._back_off(call.retry, self._tries - 1)
+
+    def fail(self) -> tuple[StepRecord, StepTimeoutError] | None:
+        """Return what is to be recorded of a step that does not end, and what it fails with.
+
+        For whoever has given up its thread; None if no step was running.
+        """
+        trying = self._trying
+        if trying is None:
+            return None
+        error = self._timeout(trying)
+        return self._record(trying, NO_PAYLOAD, error), error
+
+    def _try(self, call: _Call) -> tuple[Payload, Any]:
+        transaction = self._journal.transaction
+        timeout = call.retry.step_timeout
+        limit = None if timeout is None else self._limits.begin_step(timeout)
+        self.current = call.key
+        if self._cell is not None:
+            self._cell.step(call.key, self._limits.nearest_s)
+        token = run_logging.in_step(call.key)
+        transaction.begin_step()
+        try:
+            if limit is None:
+                returned = self._guard.call(call.function, *call.arguments)
+            else:
+                returned = self._call_within(limit, call)
+            if self._journal.suspension is not None:
+                # The step swallowed it; it still holds.
+                raise self._journal.suspension  # noqa: TRY301  it unwinds like one of its own
+            memo, value = self._keep(call, returned)
+            transaction.keep_step()
+        except Suspend:
+            raise
+        except BaseException as error:
+            transaction.undo_step()
+            self._check_interrupted()
+            if isinstance(error, Exception):
+                raise
+            raise StepPanicError(error, stack_of(error)) from error
+        finally:
+            self._end_try(limit)
+            run_logging.scope.reset(token)
+        self._check_interrupted()
+        return memo, value
+
+    def _keep(self, call: _Call, returned: Any) -> tuple[Payload, Any]:
+        """Encode what a step returned, and decode it as every replay will."""
+        try:
+            memo = self._encode(returned)
+            return memo, payloads.decode(memo, call.value_type)
+        except PayloadError as error:
+            error.of = f"what step {call.key!r} returned"
+            raise
+
+    def _call_within(self, limit: StepLimit, call: _Call) -> Any:
+        guard = self._guard
+        try:
+            returned = guard.call_within(limit.window, call.function, *call.arguments)
+        except TimeUp as interruption:
+            if guard.reason is not None:
+                raise
+            raise self._timeout(call) from interruption
+        if monotonic() > limit.at_s:
+            raise self._timeout(call)
+        return returned
+
+    def _end_try(self, limit: StepLimit | None) -> None:
+        if limit is not None:
+            self._limits.end_step(limit)
+        self.current = None
+        if self._cell is not None:
+            self._cell.step(None)
+
+    def _back_off(self, retry: RetryPolicy, failed: int) -> None:
+        delay = retry.backoff(failed) if retry.backoff is not None else None
+        if delay is not None and not self._limits.pause(seconds(delay)):
+            self._journal.suspend(Interrupted("the worker is stopping"))
+
+    def _record(self, call: _Call, memo: Payload, failure: Exception | None) -> StepRecord:
+        return StepRecord(
+            call.key,
+            failure is None,
+            call.encoded,
+            memo,
+            self._digest,
+            None if failure is None else describe(failure),
+            self._tries,
+            monotonic() - self._started_s,
+        )
+
+    def _timeout(self, call: _Call) -> StepTimeoutError:
+        timeout = call.retry.step_timeout
+        timeout_s = 0.0 if timeout is None else seconds(timeout)
+        return StepTimeoutError(call.key, timeout_s, monotonic() - self._started_s)
+
+    def _check_interrupted(self) -> None:
+        interruption = self._journal.transaction.interruption
+        if interruption is not None:
+            self._journal.suspend(Interrupted(str(interruption)))
+
+    def _check_same_call(self, key: str, function: Callable[..., Any], encoded: Payload) -> None:
+        identity = _identity(function)
+        earlier = self._calls.setdefault(key, (identity, encoded))
+        if earlier[0] is not identity and earlier[0] != identity:
+            raise ContextError(f"step key {key!r} was used with another step function")
+        if earlier[1] != encoded:
+            raise ContextError(f"step key {key!r} was used with other input")
+
+
+def _identity(function: Callable[..., Any]) -> Any:
+    """What tells one step function from another, equal for a lambda or partial made anew."""
+    if isinstance(function, FunctionType):
+        return function.__code__
+    if isinstance(function, partial):
+        return _identity(function.func)
+    if isinstance(function, MethodType):
+        inner = function.__func__
+        return inner.__code__ if isinstance(inner, FunctionType) else inner
+    return function

@@ -1,0 +1,285 @@
+"""Write what attempts left behind: a handful of statements for any number of runs.
+
+The order within the transaction is the lock order: outcomes first, which lock their runs, then
+memos. Statements go by shard, so that each carries one shard as a parameter.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flows import sql
+from flows.records import OutcomeKind
+from flows.sql.arrays import (
+    ByteaArray,
+    Float8Array,
+    Int8Array,
+    JsonbArray,
+    TextArray,
+    UuidArray,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import psycopg
+
+    from flows.records import Outcome, RandomRecord, RunRecord, StepRecord, WaitRecord
+
+__all__ = [
+    "Sent",
+    "Statement",
+    "looks_after",
+    "send",
+    "shards_to_look_at",
+    "statements_for",
+]
+
+
+_UNFINISHED = {OutcomeKind.SLEEPING, OutcomeKind.WAITING_EVENT, OutcomeKind.RELEASED}
+
+
+MAX_STATEMENT_BYTES = 32 * 1024 * 1024
+"""Of the memos of steps in one statement, though it has one memo at least."""
+
+
+class Statement(NamedTuple):
+    """A query with its parameters.
+
+    Attributes:
+        query: its name in `flows/sql/queries`.
+        values: the parameters.
+        outcomes: how many runs it must update, 0 where it writes memos.
+        randoms_of: the records whose random values it writes.
+    """
+
+    query: str
+    values: dict[str, Any]
+    outcomes: int = 0
+    randoms_of: tuple[RunRecord, ...] = ()
+
+
+class Sent(NamedTuple):
+    """Statements on their way; what they did is known when the pipeline has ended."""
+
+    cursors: list[tuple[psycopg.Cursor[Any], Statement]]
+
+    @property
+    def stale(self) -> int:
+        """How many outcomes were dropped because their claim is stale."""
+        return sum(
+            statement.outcomes - cursor.rowcount
+            for cursor, statement in self.cursors
+            if statement.outcomes
+        )
+
+    def mark_stale(self) -> None:
+        """Mark the records whose random values were dropped because their claim is stale."""
+        for cursor, statement in self.cursors:
+            if statement.randoms_of:
+                written = {run_id for (run_id,) in cursor.fetchall()}
+                for record in statement.randoms_of:
+                    record.is_stale = record.run_id not in written
+
+
+def send(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    records: Sequence[RunRecord],
+    notify_channel: str | None,
+) -> Sent:
+    """Send the records' statements in the transaction that is open on `connection`.
+
+    Call it in a pipeline and they travel together. Commits nothing. Other workers are told on
+    `notify_channel` of shards where a run is due now or at a known time.
+    """
+    sent = Sent(
+        [
+            (connection.execute(sql.load(statement.query, schema), statement.values), statement)
+            for statement in statements_for(records)
+        ]
+    )
+    if notify_channel is not None:
+        notify = sql.load("notify", schema)
+        for shard in sorted(shards_to_look_at(records)):
+            connection.execute(notify, {"channel": notify_channel, "payload": shard})
+    return sent
+
+
+def shards_to_look_at(records: Sequence[RunRecord]) -> set[str]:
+    """Return the shards where a run is due now or at a known time once this is committed."""
+    return {
+        record.shard
+        for record in records
+        if (outcome := record.outcome) is not None
+        and (outcome.wake_in_s is not None or outcome.kind is OutcomeKind.RELEASED)
+    }
+
+
+def looks_after(records: Sequence[RunRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the statements that look, once `records` are committed, at what happened meanwhile.
+
+    A publisher saw a run that was going to wait still running, and left it; so did who wanted a
+    run cancelled.
+    """
+    waiting: dict[str, list[str]] = defaultdict(list)
+    unfinished: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        outcome = record.outcome
+        if outcome is None:
+            continue
+        if outcome.kind is OutcomeKind.WAITING_EVENT:
+            waiting[record.shard].append(record.run_id)
+        if outcome.kind in _UNFINISHED or outcome.wake_in_s is not None:
+            unfinished[record.shard].append(record.run_id)
+    for shard, run_ids in sorted(unfinished.items()):
+        yield "cancel_requested", {"shard": shard, "run_ids": run_ids}
+    for shard, run_ids in sorted(waiting.items()):
+        yield "wake_satisfied", {"shard": shard, "run_ids": run_ids}
+
+
+def statements_for(records: Sequence[RunRecord]) -> Iterator[Statement]:
+    """Yield the statements that write `records`, in lock order, one shard after the other."""
+    by_shard: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        by_shard[record.shard].append(record)
+    for shard in sorted(by_shard):
+        group = sorted(by_shard[shard], key=_run_id)
+        yield from _outcome_statements(shard, group)
+        yield from _memo_statements(shard, group)
+
+
+def _run_id(record: RunRecord) -> str:
+    return record.run_id
+
+
+def _outcome_statements(shard: str, records: list[RunRecord]) -> Iterator[Statement]:
+    ended: dict[OutcomeKind, list[tuple[RunRecord, Outcome]]] = defaultdict(list)
+    for record in records:
+        if record.outcome is not None:
+            ended[record.outcome.kind].append((record, record.outcome))
+    completed = ended.pop(OutcomeKind.COMPLETED, None)
+    failed = ended.pop(OutcomeKind.FAILED, None)
+    cancelled = ended.pop(OutcomeKind.CANCELLED, None)
+    yielded = sorted(chain(*ended.values()), key=lambda pair: _run_id(pair[0]))
+    if completed:
+        outputs = [outcome.output for _, outcome in completed]
+        yield Statement(
+            "complete_runs",
+            {
+                **_identify(shard, [record for record, _ in completed]),
+                "output_json": JsonbArray([output.json for output in outputs]),
+                "output_bytes": ByteaArray([output.binary for output in outputs]),
+                "codecs": TextArray([output.codec for output in outputs]),
+            },
+            len(completed),
+        )
+    if failed:
+        yield Statement(
+            "fail_runs",
+            {
+                **_identify(shard, [record for record, _ in failed]),
+                "error_texts": TextArray([outcome.error_text for _, outcome in failed]),
+                "retry_in_s": Float8Array([outcome.wake_in_s for _, outcome in failed]),
+            },
+            len(failed),
+        )
+    if cancelled:
+        identity = _identify(shard, [record for record, _ in cancelled])
+        yield Statement("cancel_runs", identity, len(cancelled))
+    if yielded:
+        yield Statement(
+            "yield_runs",
+            {
+                **_identify(shard, [record for record, _ in yielded]),
+                "statuses": TextArray([outcome.kind.value for _, outcome in yielded]),
+                "wake_in_s": Float8Array([outcome.wake_in_s for _, outcome in yielded]),
+            },
+            len(yielded),
+        )
+
+
+def _memo_statements(shard: str, records: list[RunRecord]) -> Iterator[Statement]:
+    steps = [(record, step) for record in records for step in record.steps.values()]
+    for part in _parts(steps):
+        yield Statement("write_steps", _step_values(shard, part))
+    waits = [(record, wait) for record in records for wait in record.waits.values()]
+    if waits:
+        yield Statement("write_waits", _wait_values(shard, waits))
+    randoms = [(record, value) for record in records for value in record.randoms.values()]
+    if randoms:
+        yield Statement(
+            "write_random",
+            _random_values(shard, randoms),
+            randoms_of=tuple(record for record in records if record.randoms),
+        )
+
+
+def _parts(
+    steps: list[tuple[RunRecord, StepRecord]],
+) -> Iterator[list[tuple[RunRecord, StepRecord]]]:
+    """Yield the steps in parts of a bounded size: a message of the protocol has 1 GB at most."""
+    part: list[tuple[RunRecord, StepRecord]] = []
+    size = 0
+    for record, step in steps:
+        size += step.size
+        if part and size > MAX_STATEMENT_BYTES:
+            yield part
+            part, size = [], step.size
+        part.append((record, step))
+    if part:
+        yield part
+
+
+def _identify(shard: str, records: list[RunRecord]) -> dict[str, Any]:
+    run_ids = [record.run_id for record in records]
+    return {
+        "shard": shard,
+        "run_ids": UuidArray(run_ids),
+        "claims": Int8Array([record.claim for record in records]),
+    }
+
+
+def _step_values(shard: str, steps: list[tuple[RunRecord, StepRecord]]) -> dict[str, Any]:
+    memos = [step for _, step in steps]
+    return {
+        **_identify(shard, [record for record, _ in steps]),
+        "keys": TextArray([step.key for step in memos]),
+        "statuses": TextArray(["completed" if step.is_completed else "failed" for step in memos]),
+        "input_json": JsonbArray([step.input.json for step in memos]),
+        "input_bytes": ByteaArray([step.input.binary for step in memos]),
+        "output_json": JsonbArray([step.output.json for step in memos]),
+        "output_bytes": ByteaArray([step.output.binary for step in memos]),
+        "codecs": TextArray([step.input.codec for step in memos]),
+        "input_digests": ByteaArray([step.input_digest for step in memos]),
+        "error_texts": TextArray([step.error_text for step in memos]),
+        "attempts": Int8Array([step.attempts for step in memos]),
+        "seconds": Float8Array([step.seconds for step in memos]),
+    }
+
+
+def _wait_values(shard: str, waits: list[tuple[RunRecord, WaitRecord]]) -> dict[str, Any]:
+    memos = [wait for _, wait in waits]
+    return {
+        **_identify(shard, [record for record, _ in waits]),
+        "keys": TextArray([wait.key for wait in memos]),
+        "types": TextArray([wait.type for wait in memos]),
+        "event_names": TextArray([wait.event_name for wait in memos]),
+        "payload_json": JsonbArray([wait.payload.json for wait in memos]),
+        "payload_bytes": ByteaArray([wait.payload.binary for wait in memos]),
+        "codecs": TextArray([wait.payload.codec for wait in memos]),
+        "satisfied": Int8Array([int(wait.is_satisfied) for wait in memos]),
+    }
+
+
+def _random_values(shard: str, randoms: list[tuple[RunRecord, RandomRecord]]) -> dict[str, Any]:
+    memos = [value for _, value in randoms]
+    return {
+        **_identify(shard, [record for record, _ in randoms]),
+        "keys": TextArray([value.key for value in memos]),
+        "kinds": TextArray([value.kind for value in memos]),
+        "texts": TextArray([value.text for value in memos]),
+        "numbers": Int8Array([value.number for value in memos]),
+    }
