@@ -1,0 +1,335 @@
+"""The processes of the fleet: started, replaced, retired, released.
+
+A rollout replaces members one after another: the successor becomes ready first, then the one
+before it retires. It claims nothing more and ends when its runs have ended, however long they
+take; a successor that cannot boot ends the rollout, and costs nothing but itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows import clock
+from flows.supervisor.blame import blame
+from flows.supervisor.fleet import Broken, Fleet, Member, Restart, StartFailed
+from flows.supervisor.happenings import describe_status
+from flows.supervisor.jobs import Work
+from flows.supervisor.memory import OomKills
+from flows.supervisor.messages import (
+    Finishing,
+    Refused,
+    Release,
+    Released,
+    Retire,
+    Serve,
+    Stuck,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from flows.supervisor.child import ChildMain
+    from flows.supervisor.exits import ExitCode
+    from flows.supervisor.fleet import Slot
+    from flows.supervisor.generations import Generations
+    from flows.supervisor.happenings import ChildProcess, Died
+    from flows.supervisor.messages import Ready
+    from flows.supervisor.plan import Plan
+    from flows.supervisor.processes import Processes
+
+__all__ = ["Crew", "Rollout"]
+
+
+@dataclass(eq=False, slots=True)
+class Rollout:
+    """Members that are to be replaced.
+
+    Attributes:
+        waiting: the members whose turn has not come.
+        done: called at the end, with what went wrong, or None.
+    """
+
+    waiting: deque[Member]
+    done: Callable[[str | None], None]
+
+
+class Crew:
+    """What is done to the processes of a fleet; decides nothing that `Fleet` can decide."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        processes: Processes,
+        generations: Generations,
+        maintenance: Callable[[], ChildMain],
+        say: Callable[[str], None],
+    ) -> None:
+        """Make a crew of nobody.
+
+        Args:
+            plan: what the supervisor is to do.
+            processes: starts maintenance.
+            generations: start workers.
+            maintenance: makes the main function of maintenance.
+            say: tells of an event.
+        """
+        self.fleet = Fleet.of(plan.restart)
+        self._plan = plan
+        self._processes = processes
+        self._generations = generations
+        self._maintenance = maintenance
+        self._say = say
+        self._rollouts: deque[Rollout] = deque()
+        self._unreleased: dict[uuid.UUID, tuple[str, Release]] = {}
+        self._oom_kills = OomKills()
+
+    @property
+    def all_released(self) -> bool:
+        """Whether maintenance has acknowledged all releases."""
+        return not self._unreleased
+
+    # Starting
+
+    def fill(self, slot: Slot) -> None:
+        """Start the process of an empty slot; a system that refuses is asked again later."""
+        try:
+            member = self._start(slot)
+        except OSError as error:
+            wait_s = max(0.05, slot.backoff.next_s(0.0))
+            slot.due_s = clock.monotonic() + wait_s
+            self._say(f"{slot.name} cannot be forked: {error}; trying again in {wait_s:.1f} s")
+            return
+        slot.fill(member)
+        if slot is self.fleet.maintenance:
+            for _, release in self._unreleased.values():
+                member.child.channel.send(release)
+
+    def _start(self, slot: Slot) -> Member:
+        title = f"flows: {slot.name}"
+        if slot.workflow is None:
+            child = self._processes.fork(self._maintenance(), title=title)
+            member = Member(slot.name, child)
+        else:
+            worker_id = uuid.uuid4()
+            job = Work(
+                slot.workflow, worker_id, self._generations.plan_of(slot.workflow).concurrency
+            )
+            child = self._generations.start(self._plan.order(title, job))
+            number = self._generations.number
+            member = Member(slot.name, child, slot.workflow, worker_id, number)
+        self._say(f"{slot.name} started (pid {child.pid})")
+        return member
+
+    def start_due(self, now_s: float) -> None:
+        """Start what is due."""
+        for slot in self.fleet.due(now_s):
+            self.fill(slot)
+        self._continue_rollouts()
+
+    # Messages
+
+    def on_message(
+        self, child: ChildProcess, message: Ready | Refused | Released | Finishing | Stuck
+    ) -> None:
+        """Take in what a process of the fleet, or one that never came so far, has said."""
+        found = self.fleet.find(child)
+        if isinstance(message, Released):
+            self._on_released(message)
+        elif isinstance(message, Refused):
+            if found is not None:
+                found[1].refused = message
+            self._say(f"{found[1].name if found else 'error'}: {message.reason}")
+        elif found is not None and isinstance(message, Finishing):
+            found[1].finishing = True
+        elif found is not None and isinstance(message, Stuck):
+            self._on_stuck(found[1], message.what)
+        elif found is not None:
+            self._on_ready(*found)
+
+    def _on_ready(self, slot: Slot | None, member: Member) -> None:
+        now_s = clock.monotonic()
+        self._say(f"{member.name} ready in {now_s - member.child.started_s:.2f} s")
+        before = None if slot is None else slot.became_ready(member, now_s)
+        if before is not None:
+            self.retire([before], "replaced")
+
+    def _on_stuck(self, member: Member, what: str) -> None:
+        """Replace a process with a thread that does not come back; its other runs may finish."""
+        self._say(f"{member.name} (pid {member.child.pid}): {what}")
+        if member.leaving is None and not self.is_rolling(member):
+            self.roll_out([member], lambda _: None)
+
+    def _on_released(self, message: Released) -> None:
+        name, _ = self._unreleased.pop(message.worker_id, ("worker", None))
+        if message.runs:
+            what = "run" if message.runs == 1 else "runs"
+            alone = f", {len(message.suspects)} to run alone" if message.suspects else ""
+            self._say(f"{name}: {message.runs} {what} given back{alone}")
+        for key in message.failed:
+            self._say(f"{name}: run {key} failed: its process has died too often while it ran")
+
+    # Leaving
+
+    def retire(self, members: Iterable[Member], reason: str) -> None:
+        """Have processes without a place end when their runs have ended."""
+        for member in members:
+            member.leaving = reason
+            self.fleet.leaving.append(member)
+            member.child.channel.send(Retire())
+            self._say(f"{member.name} (pid {member.child.pid}) {reason}: finishing its runs")
+
+    def scale(self, workflow: str, count: int) -> None:
+        """Have `count` processes of a workflow."""
+        self._say(f"workflow {workflow}: {count} process{'' if count == 1 else 'es'} from now on")
+        self.retire(self.fleet.scale(workflow, count, clock.monotonic()), "not needed")
+
+    def stop(self) -> None:
+        """Ask all workers to finish within the grace period; from here on none is replaced."""
+        self._rollouts.clear()
+        for slot in self.fleet.workers:
+            slot.due_s = None
+        self.signal(signal.SIGTERM)
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to all workers."""
+        for member in self.fleet.crew:
+            member.spared |= signum is signal.SIGKILL
+            member.child.send_signal(signum)
+
+    # Deaths
+
+    def on_death(self, died: Died, *, workers: bool, maintenance: bool) -> ExitCode | None:
+        """Clear up after a process of the fleet, and plan the next one.
+
+        Args:
+            died: the death.
+            workers: whether workers are still wanted.
+            maintenance: whether maintenance is.
+
+        Returns:
+            The code with which the start of the supervisor has failed, None if it has not.
+        """
+        found = self.fleet.find(died.child)
+        if found is None:
+            return None
+        slot, member = found
+        if member.worker_id is not None:
+            self._release(member, died, stopping=not workers)
+        how = f"{member.name} (pid {died.child.pid}) {describe_status(died.code)}"
+        if slot is None:
+            self.fleet.leaving.remove(member)
+            self._say(f"{how}, as it was to" if not died.code else how)
+        elif member is slot.successor:
+            slot.successor = None
+            self._say(how)
+            self._end_rollout(f"{member.name} cannot boot")
+        elif maintenance if slot is self.fleet.maintenance else workers:
+            return self._replace(slot, how)
+        else:
+            slot.member = None
+            self._say(f"{slot.name} {describe_status(died.code) if died.code else 'stopped'}")
+        return None
+
+    def _release(self, member: Member, died: Died, *, stopping: bool) -> None:
+        assert member.worker_id is not None
+        charge = blame(
+            member,
+            died,
+            max_crashes=self._generations.plan_of(member.workflow).max_crashes,
+            is_oom=died.code == -signal.SIGKILL and self._oom_kills.explain_one(),
+            stopping=stopping,
+        )
+        release = Release(member.worker_id, charge)
+        self._unreleased[member.worker_id] = member.name, release
+        maintenance = self.fleet.maintenance.member
+        if maintenance is not None:
+            maintenance.child.channel.send(release)
+
+    def tell_schedules(self, workflows: tuple[str, ...]) -> None:
+        """Have the schedules of these workflows fired from here on."""
+        maintenance = self.fleet.maintenance.member
+        # One that is started later is given them.
+        if maintenance is not None:
+            maintenance.child.channel.send(Serve(workflows))
+
+    def _replace(self, slot: Slot, how: str) -> ExitCode | None:
+        now_s = clock.monotonic()
+        slot.last_exit = how
+        verdict = self.fleet.judge(slot, now_s)
+        if isinstance(verdict, StartFailed):
+            self._say(how)
+            return verdict.code
+        if slot.successor is not None:
+            # It is on its way already.
+            slot.member, slot.successor, slot.due_s = slot.successor, None, None
+            self._say(how)
+        elif isinstance(verdict, Restart):
+            slot.restarts += 1
+            slot.due_s = now_s + verdict.after_s
+            when = f"in {verdict.after_s:.1f} s" if verdict.after_s else "now"
+            self._say(f"{how}; restarting {when}")
+        elif isinstance(verdict, Broken):
+            others = any(
+                each.member for each in self.fleet.workers if each.workflow == slot.workflow
+            )
+            what = "its other processes go on" if others else "its runs are not executed"
+            self._say(
+                f"{how}; workflow {slot.workflow} is broken: {what},"
+                f" the next try is in {verdict.after_s:g} s"
+            )
+        return None
+
+    # Rollouts
+
+    def roll_out(self, members: Iterable[Member], done: Callable[[str | None], None]) -> None:
+        """Replace members one after another, after those that are being replaced already."""
+        self._rollouts.append(Rollout(deque(members), done))
+        self._continue_rollouts()
+
+    def is_rolling(self, member: Member) -> bool:
+        """Tell whether a member is to be replaced, or being replaced."""
+        return any(member in rollout.waiting for rollout in self._rollouts) or any(
+            slot.member is member and slot.successor is not None for slot in self.fleet.workers
+        )
+
+    def cancel_rollouts(self, why: str) -> None:
+        """End all rollouts; successors that are not ready yet are killed."""
+        rollouts, self._rollouts = self._rollouts, deque()
+        for slot in self.fleet.workers:
+            if slot.successor is not None:
+                slot.successor.leaving = why
+                slot.successor.spared = True
+                self.fleet.leaving.append(slot.successor)
+                slot.successor.child.send_signal(signal.SIGKILL)
+                slot.successor = None
+        for rollout in rollouts:
+            rollout.done(why)
+
+    def _end_rollout(self, failure: str | None) -> None:
+        if self._rollouts:
+            self._rollouts.popleft().done(failure)
+
+    def _continue_rollouts(self) -> None:
+        while self._rollouts and not any(slot.successor for slot in self.fleet.workers):
+            rollout = self._rollouts[0]
+            slot = self._next_slot(rollout)
+            if slot is None:
+                self._end_rollout(None)
+                continue
+            try:
+                slot.successor = self._start(slot)
+            except OSError as error:
+                self._end_rollout(f"{slot.name} cannot be forked: {error}")
+
+    def _next_slot(self, rollout: Rollout) -> Slot | None:
+        """Return the next slot whose member is still to be replaced."""
+        while rollout.waiting:
+            member = rollout.waiting.popleft()
+            for slot in self.fleet.workers:
+                if slot.member is member:
+                    return slot
+        return None

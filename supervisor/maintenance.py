@@ -1,0 +1,251 @@
+"""The maintenance process: the one that keeps leases while workers are busy with their runs.
+
+Every few seconds it renews the leases of all workers of this supervisor and rescues the runs of
+hosts that are lost. When the supervisor tells of a dead worker it gives its runs back at once, and
+looks again a few times: until the server has noticed that a killed process is gone, its open
+transaction keeps its run, and a claim that was on its way may still be committed. In a drain it
+also counts what is left.
+
+A thread of it fires schedules, so that neither waits for the other.
+
+A lost connection is opened again, with growing waits. What is to be released meanwhile waits, and
+after a reconnection nobody's lease is judged until everybody has had the time to renew.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from flows import clock, crashes, leases
+from flows.config import DEFAULT_NOTIFY_CHANNEL
+from flows.database import connect
+from flows.errors import DatabaseError
+from flows.scheduler import Scheduler
+from flows.schema import check_version
+from flows.supervisor.draining import DrainWatch
+from flows.supervisor.exits import ExitCode, explain
+from flows.supervisor.messages import (
+    Count,
+    Counted,
+    Drained,
+    Notice,
+    Progress,
+    Ready,
+    Release,
+    Released,
+    Serve,
+)
+
+if TYPE_CHECKING:
+    import uuid
+
+    from flows.config import DBConfig
+    from flows.database import Connection
+    from flows.supervisor.child import ChildEnd, ChildMain
+    from flows.supervisor.messages import Prepared
+
+__all__ = ["MaintenanceProgram"]
+
+_LEASE_S = clock.seconds(leases.LEASE)
+_RENEW_S = clock.seconds(leases.RENEW_INTERVAL)
+
+_RESCUE_S = 1.0
+"""How often to look for hosts that are lost: their runs wait for the lease and for this."""
+
+_LOOK_AGAIN_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""When to look again for runs of a dead worker, after its first release."""
+
+_RECONNECT_S = (0.1, 5.0)
+"""First and longest wait before a lost connection is opened again."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceProgram:
+    """Makes the main function of maintenance processes.
+
+    Attributes:
+        dsn: the database.
+        listen_dsn: the same one past a pooler, None where there is none.
+        config: where the tables are.
+        supervisor_id: whose workers' leases are renewed.
+        workflows: whose schedules are fired.
+        poll_s: how often to look for due schedules without being told.
+        drain: what to count in a drain, None if this is none.
+    """
+
+    dsn: str
+    listen_dsn: str | None
+    config: DBConfig
+    supervisor_id: uuid.UUID
+    workflows: tuple[str, ...]
+    poll_s: float
+    drain: DrainWatch | None
+
+    def __call__(self, prepared: Prepared) -> ChildMain:
+        """Return the main function of a maintenance process."""
+        return lambda end: _Maintenance(self, prepared, end).run()
+
+
+class _Maintenance:
+    def __init__(self, program: MaintenanceProgram, prepared: Prepared, end: ChildEnd) -> None:
+        self._program = program
+        self._prepared = prepared
+        self._end = end
+        self._connection: Connection | None = None
+        self._reconnect_at_s = 0.0
+        self._failures = 0
+        self._asked: list[Count] = []
+        self._renew_at_s = self._rescue_at_s = self._count_at_s = 0.0
+        self._dead: deque[Release] = deque()
+        self._look_again: list[tuple[float, int, Release]] = []
+        self._looks = itertools.count()
+
+    def run(self) -> int:
+        """Work until asked to stop, and return the exit code.
+
+        Raises:
+            DatabaseError: at the start, the database cannot be reached.
+            SchemaError: at the start, the tables are not there.
+        """
+        self._connection = self._connect()
+        check_version(self._connection, self._program.config)
+        scheduler = Scheduler(
+            self._program.dsn,
+            self._program.listen_dsn,
+            self._program.config,
+            logging.getLogger("flows"),
+            DEFAULT_NOTIFY_CHANNEL,
+            self._program.poll_s,
+            self._program.workflows,
+        )
+        scheduler.start()
+        self._end.channel.send(Ready())
+        while True:
+            woken = self._end.wait(max(0.0, self._next_s() - clock.monotonic()))
+            for message in woken.messages:
+                if isinstance(message, Serve):
+                    scheduler.serve(message.workflows)
+            self._dead += [m for m in woken.messages if isinstance(m, Release)]
+            self._asked += [m for m in woken.messages if isinstance(m, Count)]
+            if woken.stop:
+                scheduler.stop()
+                return ExitCode.OK
+            self._try_to_work()
+
+    def _next_s(self) -> float:
+        """Return when there is something to do, should nothing happen before."""
+        if self._connection is None:
+            return self._reconnect_at_s
+        moments = [self._renew_at_s, self._rescue_at_s]
+        if self._look_again:
+            moments.append(self._look_again[0][0])
+        if self._program.drain is not None:
+            moments.append(self._count_at_s)
+        return min(moments)
+
+    def _try_to_work(self) -> None:
+        try:
+            if self._connection is not None:
+                self._work(self._connection)
+            elif self._reconnect_at_s <= clock.monotonic():
+                self._reconnect()
+        except (psycopg.Error, DatabaseError) as error:
+            self._lose(error)
+
+    def _connect(self) -> Connection:
+        return connect(self._program.dsn, "flows maintenance")
+
+    def _reconnect(self) -> None:
+        connection = self._connection = self._connect()
+        self._rescue_at_s = clock.monotonic() + _LEASE_S
+        self._renew_at_s = 0.0
+        self._work(connection)
+        self._failures = 0
+        self._tell("maintenance: the database is back")
+
+    def _lose(self, error: psycopg.Error | DatabaseError) -> None:
+        """Give the connection up and plan the next one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        first_s, longest_s = _RECONNECT_S
+        wait_s = min(longest_s, first_s * 2**self._failures) * (1 - random.random() / 2)  # noqa: S311  jitter
+        self._reconnect_at_s = clock.monotonic() + wait_s
+        if self._failures == 0:
+            self._tell(f"maintenance: {explain(error)}; trying until it works again")
+        self._failures = min(self._failures + 1, 16)
+
+    def _work(self, connection: Connection) -> None:
+        """Do what is due, the most urgent first."""
+        self._release(connection)
+        program, now_s = self._program, clock.monotonic()
+        if self._renew_at_s <= now_s:
+            leases.renew_supervised(connection, program.config, program.supervisor_id)
+            self._renew_at_s = now_s + _RENEW_S
+        if self._rescue_at_s <= now_s:
+            rescued = leases.rescue_expired(connection, program.config)
+            self._rescue_at_s = now_s + _RESCUE_S
+            if rescued:
+                what = "run" if rescued == 1 else "runs"
+                self._tell(f"maintenance: {rescued} {what} of lost workers given back")
+        if program.drain is not None and self._count_at_s <= now_s:
+            self._count(connection, program.drain)
+        while self._asked:
+            watch = DrainWatch(program.config, self._asked[0].workflows)
+            self._end.channel.send(Counted(watch.unfinished(connection)))
+            del self._asked[0]
+
+    def _release(self, connection: Connection) -> None:
+        while self._dead:
+            release = self._dead[0]
+            released = self._released(connection, release)
+            # Acknowledged only now: what is lost before is told again to the next process.
+            self._end.channel.send(released)
+            self._dead.popleft()
+            now_s = clock.monotonic()
+            for delay_s in _LOOK_AGAIN_S:
+                heapq.heappush(self._look_again, (now_s + delay_s, next(self._looks), release))
+        while self._look_again and self._look_again[0][0] <= clock.monotonic():
+            *_, release = self._look_again[0]
+            released = self._released(connection, release)
+            heapq.heappop(self._look_again)
+            if released.runs or released.failed:
+                self._end.channel.send(released)
+
+    def _released(self, connection: Connection, release: Release) -> Released:
+        """Charge the suspects among a dead worker's runs, and give the others back."""
+        config, charge = self._program.config, release.charge
+        charged = crashes.Charged([], [])
+        if charge is not None:
+            charged = crashes.charge(connection, config, charge)
+        suspects = () if charge is None else tuple(each.run_id for each in charge.suspects)
+        innocent = leases.release_worker(connection, config, release.worker_id, suspects=suspects)
+        return Released(
+            release.worker_id,
+            innocent + len(charged.queued),
+            tuple(str(key) for key in charged.queued),
+            tuple(str(key) for key in charged.failed),
+        )
+
+    def _count(self, connection: Connection, drain: DrainWatch) -> None:
+        started_s = clock.monotonic()
+        unfinished = drain.unfinished(connection)
+        took_s = clock.monotonic() - started_s
+        self._count_at_s = started_s + drain.pause_s(took_s)
+        # A supervisor that is stopped reads nothing: the next count will do.
+        if not self._end.channel.backlog:
+            self._end.channel.send(Progress(unfinished))
+        if not any(any(counts.values()) for counts in unfinished.values()):
+            failed = drain.failed(connection, self._prepared.since)
+            self._end.channel.send(Drained(failed))
+
+    def _tell(self, text: str) -> None:
+        self._end.channel.send(Notice(text))
