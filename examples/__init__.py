@@ -1,0 +1,1 @@
+"""Programs that use flows, each runnable as its first lines say."""
