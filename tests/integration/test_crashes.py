@@ -1,0 +1,185 @@
+"""Crashes: suspects are charged, executed alone, and fail when they were charged too often."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from flows import Context, Registry, RunKey
+from flows.claims import claim_runs
+from flows.crashes import Charge, Charged, Suspect, charge
+from flows.database import connect
+from flows.leases import release_worker
+from tests.running import Gate
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.running import Runs
+
+WORKER = uuid.UUID(int=7)
+
+
+def claim(runs: Runs, count: int, worker_id: uuid.UUID = WORKER) -> list[Suspect]:
+    """Claim runs of `demo` for a worker that will die."""
+    with connect(runs.dsn) as connection:
+        claimed = claim_runs(connection, "flows", ["demo_0"], count, worker_id)
+    assert len(claimed.runs) == count
+    return [Suspect(run.run_id, run.claim, "boom/v1") for run in claimed.runs]
+
+
+def charge_with(runs: Runs, *suspects: Suspect, max_crashes: int = 3) -> Charged:
+    """Charge suspects of the worker with a crash."""
+    with connect(runs.dsn) as connection:
+        return charge(
+            connection,
+            runs.config,
+            Charge(WORKER, 99, "demo", "SIGSEGV", suspects, max_crashes),
+        )
+
+
+def test_suspects_are_charged_and_the_others_are_not(runs: Runs) -> None:
+    for _ in range(3):
+        runs.begin("demo")
+    first, second, innocent = claim(runs, 3)
+    charged = charge_with(runs, first, second)
+    assert {str(key.run_id) for key in charged.queued} == {first.run_id, second.run_id}
+    assert not charged.failed
+    with connect(runs.dsn) as connection:
+        suspects = [first.run_id, second.run_id]
+        assert release_worker(connection, runs.config, WORKER, suspects=suspects) == 1
+    found = runs.rows("SELECT run_id::text, crashes, is_suspect, attempts, status FROM flows.runs")
+    assert sorted(found) == sorted(
+        [
+            (first.run_id, 1, True, 0, "queued"),
+            (second.run_id, 1, True, 0, "queued"),
+            (innocent.run_id, 0, False, 0, "queued"),
+        ]
+    )
+    history = runs.rows("SELECT run_id::text, claim, cause, step_key, pid FROM flows.crashes")
+    assert sorted(history) == sorted(
+        (run_id, 1, "SIGSEGV", "boom/v1", 99) for run_id in (first.run_id, second.run_id)
+    )
+
+
+def test_to_charge_again_changes_nothing(runs: Runs) -> None:
+    runs.begin("demo")
+    [suspect] = claim(runs, 1)
+    assert len(charge_with(runs, suspect).queued) == 1
+    assert charge_with(runs, suspect) == Charged([], [])
+    assert runs.rows("SELECT crashes FROM flows.runs") == [(1,)]
+    assert len(runs.rows("SELECT 1 FROM flows.crashes")) == 1
+
+
+def test_a_run_that_has_moved_on_is_not_charged(runs: Runs) -> None:
+    runs.begin("demo")
+    [suspect] = claim(runs, 1)
+    with connect(runs.dsn) as connection:
+        release_worker(connection, runs.config, WORKER)
+    [again] = claim(runs, 1)
+    assert charge_with(runs, suspect) == Charged([], [])
+    [run] = runs.rows("SELECT status, claim, crashes FROM flows.runs")
+    assert run == ("running", again.claim, 0)
+
+
+def test_a_run_held_by_the_dead_workers_open_transaction_is_charged_later(runs: Runs) -> None:
+    runs.begin("demo")
+    [suspect] = claim(runs, 1)
+    with psycopg.connect(runs.dsn) as held:
+        held.execute(
+            "SELECT 1 FROM flows.runs WHERE workflow_name_shard = 'demo_0' FOR NO KEY UPDATE"
+        )
+        assert charge_with(runs, suspect) == Charged([], [])
+        with connect(runs.dsn) as connection:
+            suspects = [suspect.run_id]
+            assert release_worker(connection, runs.config, WORKER, suspects=suspects) == 0
+    assert len(charge_with(runs, suspect).queued) == 1
+
+
+def test_a_run_fails_that_was_charged_as_often_as_it_may_be(runs: Runs) -> None:
+    key = runs.begin("demo")
+    for crashes in (1, 2):
+        assert charge_with(runs, *claim(runs, 1)) == Charged([key], [])
+        assert runs.rows("SELECT crashes FROM flows.runs") == [(crashes,)]
+    assert charge_with(runs, *claim(runs, 1)) == Charged([], [key])
+    status = runs.status(key)
+    assert (status.status, status.attempts) == ("failed", 0)
+    assert status.error is not None
+    assert "died during each of 3 executions" in status.error
+    assert "SIGSEGV in step 'boom/v1'" in status.error
+    assert len(runs.rows("SELECT 1 FROM flows.crashes")) == 3
+
+
+def recording(registry: Registry, log: list[tuple[str, Any]], gate: Gate) -> Any:
+    """Register a workflow that tells when it begins and ends; one kind stops at a gate."""
+
+    @registry.workflow("demo", concurrency=4)
+    def demo(wf: Context, kind: str) -> None:
+        log.append(("begin", kind))
+        if kind != "quick":
+            gate.pass_through()
+        log.append(("end", kind))
+
+    return demo
+
+
+def suspect(runs: Runs, key: RunKey) -> None:
+    """Have a run executed alone."""
+    runs.connection.execute(
+        "UPDATE flows.runs SET is_suspect = true WHERE run_id = %s", (key.run_id,)
+    )
+
+
+def test_a_suspect_begins_when_nothing_else_runs_and_nothing_begins_beside_it(runs: Runs) -> None:
+    registry, gate = Registry(), Gate()
+    log: list[tuple[str, Any]] = []
+    demo = recording(registry, log, gate)
+    with runs.connection.transaction():
+        runs.begin(demo, "before")
+        runs.begin(demo, "before")
+        suspect(runs, runs.begin(demo, "suspect"))
+        last = [runs.begin(demo, "quick") for _ in range(5)]
+    runs.start(registry)
+    gate.wait_for_arrival()
+    gate.wait_for_arrival()
+    assert log == [("begin", "before")] * 2
+    gate.open()
+    for key in last:
+        runs.wait_for(key, "completed")
+    begun = log.index(("begin", "suspect"))
+    assert log[:begun] == [("begin", "before")] * 2 + [("end", "before")] * 2
+    assert log[begun + 1] == ("end", "suspect")
+
+
+def test_a_suspect_is_none_any_more_when_an_execution_has_ended(runs: Runs) -> None:
+    registry = Registry()
+
+    @registry.workflow("demo")
+    def demo(wf: Context) -> str:
+        return str(wf.wait_for_event("wait/v1", "number"))
+
+    key = runs.begin(demo)
+    suspect(runs, key)
+    runs.execute_due(registry)
+    assert runs.rows("SELECT status, is_suspect FROM flows.runs") == [("waiting_event", False)]
+
+
+def test_a_suspect_that_is_given_back_unbegun_remains_one(runs: Runs) -> None:
+    registry, gate = Registry(), Gate()
+    log: list[tuple[str, Any]] = []
+    demo = recording(registry, log, gate)
+    with runs.connection.transaction():
+        runs.begin(demo, "before")
+        key = runs.begin(demo, "suspect")
+        suspect(runs, key)
+    running = runs.start(registry)
+    gate.wait_for_arrival()
+    wait_until(lambda: runs.status(key).status == "running", what="the suspect is claimed")
+    running.worker.stop()
+    wait_until(lambda: runs.status(key).status == "queued", what="the suspect is given back")
+    gate.open()
+    running.wait_until_ended()
+    [(is_suspect,)] = runs.rows("SELECT is_suspect FROM flows.runs WHERE run_id = %s", key.run_id)
+    assert is_suspect
+    assert ("begin", "suspect") not in log

@@ -1,0 +1,76 @@
+"""Values that cannot pass: the error says which value of the run it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from flows import Context, Registry
+
+if TYPE_CHECKING:
+    from tests.running import Runs
+
+
+def lying() -> int:
+    return cast("int", "three")
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (
+            lambda wf: wf.execute("a", lying),
+            "DecodeError: what step 'a' returned: codec 'json' cannot decode into int",
+        ),
+        (
+            lambda wf: wf.execute("a", lambda: [float("nan")]),
+            "EncodeError: what step 'a' returned: codec 'json' cannot keep $[0]: ",
+        ),
+        (
+            lambda wf: {"n": float("nan")},
+            "EncodeError: what workflow 'demo' returned: codec 'json' cannot keep $.n: ",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_kept_is_named(
+    runs: Runs, caplog: pytest.LogCaptureFixture, function: Any, expected: str
+) -> None:
+    registry = Registry()
+    demo = registry.workflow("demo")(function)
+    key = runs.execute(registry, demo)
+    assert runs.error(key).startswith(f"flows.errors.{expected}")
+    assert expected in caplog.text
+
+
+def test_an_output_that_does_not_fit_its_annotation_is_named(runs: Runs) -> None:
+    registry = Registry()
+
+    @registry.workflow("demo")
+    def demo(wf: Context) -> int:
+        return lying()
+
+    expected = "DecodeError: what workflow 'demo' returned: codec 'json' cannot decode into int"
+    assert expected in runs.error(runs.execute(registry, demo))
+
+
+def test_a_memo_that_no_longer_fits_is_named(runs: Runs) -> None:
+    registry = Registry()
+    versions: list[Any] = [dict, list]
+
+    @registry.workflow("demo")
+    def demo(wf: Context) -> None:
+        kind = versions.pop(0)
+
+        def step() -> Any:
+            return kind()
+
+        step.__annotations__["return"] = kind
+        wf.execute("a", step)
+        wf.wait_for_event("go", "Go")
+
+    key = runs.execute(registry, demo)
+    runs.publish(key, "Go")
+    runs.execute_due(registry)
+    expected = "DecodeError: the memo of step 'a': codec 'json' cannot decode into list"
+    assert expected in runs.error(key)

@@ -1,0 +1,88 @@
+"""What each statement of the engine needs on Citus, by its name in `flows/sql/queries`."""
+
+from __future__ import annotations
+
+__all__ = ["ANY_SHARD", "NO_TABLE", "ONE_SHARD", "WHOLE_TABLE"]
+
+# One shard: sent to the node that has it. All that is done for a single run or a group of runs.
+ONE_SHARD = {
+    "cancel_requested",
+    "cancel_run",
+    "cancel_runs",
+    "charge_runs",
+    "claim_runs",
+    "complete_runs",
+    "fail_overdue",
+    "fail_runs",
+    "fence_run",
+    "insert_crashes",
+    "insert_run",
+    "insert_runs",
+    "insert_tick",
+    "peek_queue",
+    "read_cancellations",
+    "read_event",
+    "read_events",
+    "read_history",
+    "read_input",
+    "read_next_deadline",
+    "read_next_due",
+    "read_random",
+    "read_run_output",
+    "read_run_status",
+    "read_steps",
+    "read_waits",
+    "release_runs",
+    "release_strays",
+    "request_cancel",
+    "satisfy_wait",
+    "show_crashes",
+    "show_events",
+    "show_random",
+    "show_run",
+    "show_steps",
+    "show_waits",
+    "sweep_cancellations",
+    "sweep_waiting",
+    "upsert_event",
+    "wake_run",
+    "wake_satisfied",
+    "write_random",
+    "write_steps",
+    "write_waits",
+    "yield_runs",
+}
+
+# Any shard: sent to all nodes, so only reads, and none of them for a run.
+ANY_SHARD = {
+    "read_running_shards": "once a worker, when it starts",
+    "read_unfinished_shard": "once a worker, when it starts",
+    "read_orphaned_workers": "every five seconds, by one process of a host",
+    "read_worker_shards": "once a worker, when it ends",
+    "report_failed_runs": "once a drain",
+    "report_unfinished_runs": "while draining, ever more rarely",
+}
+
+# Tables that are whole on one node, and sent there.
+WHOLE_TABLE = {
+    "advance_schedule",
+    "claim_schedules",
+    "delete_schedule",
+    "disable_schedule",
+    "enable_schedule",
+    "insert_worker",
+    "read_lease",
+    "read_next_schedule",
+    "read_schedule",
+    "read_schema_version",
+    "renew_supervised",
+    "renew_worker",
+    "show_schedules",
+    "show_worker",
+    "stop_expired_workers",
+    "stop_worker",
+    "upsert_schedule",
+}
+
+# No table: executed where the session is, which is where others listen.
+NO_TABLE = {"notify", "read_time"}

@@ -1,0 +1,80 @@
+"""Look-ahead: how many runs are claimed, by how fast they are executed."""
+
+from __future__ import annotations
+
+from flows.lookahead import HORIZON_S, MAX_AHEAD, LookAhead
+
+
+def measured(runs_per_s: float, *, concurrency: int = 2, was_busy: bool = True) -> LookAhead:
+    """Return a look-ahead that has seen a steady rate for long enough to believe it."""
+    look_ahead = LookAhead(concurrency)
+    for tick in range(200):
+        now_s = tick * 0.1
+        look_ahead.observe(now_s, round(runs_per_s * now_s), was_busy=was_busy)
+    return look_ahead
+
+
+def test_the_first_claim_fills_the_executors_and_no_more() -> None:
+    assert LookAhead(4).wanted(free=4, waiting=0) == 4
+
+
+def test_long_runs_are_claimed_one_at_a_time() -> None:
+    look_ahead = measured(10.0)
+    assert look_ahead.ahead == 0
+    assert look_ahead.wanted(free=1, waiting=0) == 1
+    assert not look_ahead.should_claim(free=0, waiting=0)
+
+
+def test_short_runs_are_claimed_by_the_hundred() -> None:
+    look_ahead = measured(10_000.0)
+    assert abs(look_ahead.ahead - 10_000 * HORIZON_S) <= 1
+    assert look_ahead.wanted(free=2, waiting=0) == look_ahead.ahead + 2
+
+
+def test_there_is_a_bound() -> None:
+    assert measured(1e6).ahead == MAX_AHEAD
+
+
+def test_what_waits_already_is_not_claimed_again() -> None:
+    look_ahead = measured(1000.0)
+    ahead = look_ahead.ahead
+    assert look_ahead.wanted(free=1, waiting=10) == ahead + 1 - 10
+    assert look_ahead.wanted(free=0, waiting=ahead + 5) == 0
+
+
+def test_a_claim_is_worth_it_once_half_is_used_up() -> None:
+    look_ahead = measured(1000.0)
+    half = look_ahead.ahead // 2
+    assert not look_ahead.should_claim(free=0, waiting=half + 1)
+    assert look_ahead.should_claim(free=0, waiting=half)
+
+
+def test_a_starving_executor_is_always_worth_a_claim() -> None:
+    look_ahead = measured(1000.0)
+    assert look_ahead.should_claim(free=40, waiting=look_ahead.ahead // 2 + 1)
+
+
+def test_a_rate_measured_while_executors_starved_does_not_lower_the_estimate() -> None:
+    look_ahead = measured(1000.0)
+    before = look_ahead.ahead
+    for tick in range(50):
+        look_ahead.observe(20.0 + tick, 19_900, was_busy=False)
+    assert look_ahead.ahead == before
+
+
+def test_a_rate_measured_under_load_does() -> None:
+    look_ahead = measured(1000.0)
+    finished = 19_900
+    for tick in range(50):
+        finished += 10
+        look_ahead.observe(20.0 + tick, finished, was_busy=True)
+    assert look_ahead.ahead == 0
+
+
+def test_an_interval_too_short_to_measure_is_kept_for_the_next() -> None:
+    look_ahead = LookAhead(1)
+    look_ahead.observe(0.0, 0, was_busy=True)
+    look_ahead.observe(HORIZON_S / 100, 50, was_busy=True)
+    assert look_ahead.ahead == 0
+    look_ahead.observe(0.1, 1000, was_busy=True)
+    assert look_ahead.ahead > 0
