@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flows import sql
 from flows.clock import monotonic
+from flows.database import pipeline
 from flows.payloads import Payload
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class _Claiming:
 
     def peek(self, shards: Sequence[str]) -> list[str]:
         """Return those of the shards that have a due run, in one round trip."""
-        with self._connection.pipeline():
+        with pipeline(self._connection):
             answers = [
                 (shard, self._connection.execute(self._peek, {"shard": shard, "now": self._now}))
                 for shard in shards
@@ -166,7 +167,7 @@ class _Claiming:
             "now": self._now,
             "run_timeout_s": self._run_timeout_s,
         }
-        with self._connection.pipeline():
+        with pipeline(self._connection):
             # Asked first: a sleep that ends between the two statements is in one of the answers.
             sleeping = self._connection.execute(self._next_due, values)
             claimed = self._connection.execute(self._claim, values)
@@ -231,7 +232,7 @@ def sweep_waiting(
         How many were queued.
     """
     query = sql.load("sweep_waiting", schema)
-    with connection.pipeline():
+    with pipeline(connection):
         swept = [
             connection.execute(query, {"shard": shard, "window_s": window_s}) for shard in shards
         ]

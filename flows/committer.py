@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from flows import sql, writes
 from flows.clock import monotonic
-from flows.database import connect, is_lost, is_pooled, is_transient
+from flows.database import connect, is_lost, is_pooled, is_transient, pipeline
 from flows.failures import describe
 from flows.records import Outcome, OutcomeKind, RunRecord
 
@@ -294,7 +294,7 @@ class Committer:
 
     def _write(self, records: list[RunRecord]) -> None:
         connection = self._connected()
-        with connection.pipeline():
+        with pipeline(connection):
             with connection.transaction():
                 # A generic plan cannot know whether an array holds one row or a thousand.
                 connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -30,6 +31,7 @@ __all__ = [
     "is_transient",
     "listen",
     "parameters",
+    "pipeline",
     "take_notifications",
 ]
 
@@ -142,6 +144,23 @@ def is_pooled(connection: psycopg.Connection[Any]) -> bool:
     is prepared, and notifications are not heard.
     """
     return connection.prepare_threshold is None
+
+
+@contextlib.contextmanager
+def pipeline(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Have the statements of a block travel together, where nothing depends on their answers.
+
+    Outside of a transaction each commits alone, or all do: count on neither.
+
+    Through a pooler each travels by itself. psycopg asks for answers by a Flush after the Sync that
+    ends a pipeline. Where the Sync has ended the transaction too, PgBouncer takes the Flush for the
+    beginning of the next one and keeps a session for it, until this connection is used again.
+    """
+    if is_pooled(connection):
+        yield
+        return
+    with connection.pipeline():
+        yield
 
 
 def _settle_in(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from flows import sql
 from flows.clock import monotonic
+from flows.database import pipeline
 from flows.errors import RunTimeoutError
 from flows.failures import describe
 from flows.records import Outcome, OutcomeKind, RunRecord
@@ -82,7 +83,7 @@ class Oversight:
         by_shard: Mapping[str, Sequence[str]],
     ) -> None:
         """Look at runs of which was told that something has happened to them; commits."""
-        with connection.pipeline():
+        with pipeline(connection):
             for shard, run_ids in by_shard.items():
                 values = {"shard": shard, "run_ids": run_ids}
                 connection.execute(sql.load("cancel_requested", self._engine.schema), values)
@@ -129,7 +130,7 @@ class Oversight:
         if not held:
             return
         query = sql.load("read_cancellations", self._engine.schema)
-        with connection.pipeline():
+        with pipeline(connection):
             cursors = [
                 connection.execute(query, {"shard": shard, "run_ids": run_ids})
                 for shard, run_ids in held.items()
@@ -153,7 +154,7 @@ def end_overdue(connection: Connection, schema: str, shards: Sequence[str]) -> i
         How many have failed.
     """
     query = sql.load("fail_overdue", schema)
-    with connection.pipeline():
+    with pipeline(connection):
         ended = [
             connection.execute(query, {"shard": shard, "now": None, "error_type": _ERROR_TYPE})
             for shard in shards
@@ -176,7 +177,7 @@ def sweep_cancellations(
         How many were cancelled.
     """
     query = sql.load("sweep_cancellations", schema)
-    with connection.pipeline():
+    with pipeline(connection):
         swept = [
             connection.execute(query, {"shard": shard, "window_s": window_s}) for shard in shards
         ]
@@ -185,6 +186,6 @@ def sweep_cancellations(
 
 def _next_deadlines(connection: Connection, schema: str, shards: Sequence[str]) -> list[float]:
     query = sql.load("read_next_deadline", schema)
-    with connection.pipeline():
+    with pipeline(connection):
         cursors = [connection.execute(query, {"shard": shard, "now": None}) for shard in shards]
     return [row[0] for cursor in cursors if (row := cursor.fetchone()) is not None]

@@ -21,7 +21,7 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from flows import sql, writes
-from flows.database import is_interruption, is_lost
+from flows.database import is_interruption, is_lost, pipeline
 from flows.errors import ContextError, DatabaseError
 from flows.records import RunRecord
 from flows.suspension import ClaimLost, Interrupted
@@ -306,7 +306,7 @@ class AttemptTransaction:
             self._suspend(Interrupted(f"no connection for wf.tx: {error}"))
         query = sql.load("fence_run", self._engine.schema)
         try:
-            with connection.pipeline():
+            with pipeline(connection):
                 fence = connection.execute(
                     query, {"shard": run.shard, "run_id": run.run_id, "claim": run.claim}
                 )
@@ -332,7 +332,7 @@ class AttemptTransaction:
         record.steps = {**earlier.steps, **record.steps}
         record.waits = {**earlier.waits, **record.waits}
         record.randoms = {**earlier.randoms, **record.randoms}
-        with connection.pipeline():
+        with pipeline(connection):
             writes.send(connection, self._engine.schema, [record], self._engine.notify_channel)
             # Not commit(), which in a pipeline waits for answers to what it has not sent yet where
             # that is more than a socket takes: megabytes of memos would hang here for ever.
@@ -363,7 +363,7 @@ class AttemptTransaction:
         looks = list(writes.looks_after([record]))
         if not looks:
             return
-        with connection.pipeline():
+        with pipeline(connection):
             cursors = [
                 (query, connection.execute(sql.load(query, self._engine.schema), values))
                 for query, values in looks

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from flows import Client, ConfigError, Context, DatabaseError, Registry, Worker, every
-from flows.database import connect, is_pooled
+from flows.database import connect, is_pooled, pipeline
 from tests.integration.command import flows
 from tests.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.running import RunningWorker, Runs
@@ -109,6 +109,32 @@ def test_fewer_sessions_than_the_worker_has_connections_suffice(runs: Runs) -> N
             runs.wait_for(key, "completed", timeout_s=60)
         running.stop()
     assert runs.rows("SELECT count(*) FROM public.ledger") == [(200,)]
+
+
+def test_no_session_is_kept_by_statements_that_were_sent_together(runs: Runs) -> None:
+    def busy() -> None:
+        while not done.is_set():
+            pass
+
+    done = threading.Event()
+    # Each time that it waits, the sender gets the interpreter back too late: answers come between
+    # any two messages of psycopg's.
+    burner = threading.Thread(target=busy)
+    with (
+        pgbouncer(runs.dsn, pool_size=1, query_wait_timeout="5") as dsn,
+        connect(dsn) as sender,
+        connect(dsn) as other,
+    ):
+        burner.start()
+        try:
+            for _ in range(50):
+                with pipeline(sender):
+                    cursors = [sender.execute("SELECT %s::int", (n,)) for n in range(2)]
+                assert [cursor.fetchone() for cursor in cursors] == [(0,), (1,)]
+                other.execute("SELECT 1")
+        finally:
+            done.set()
+            burner.join()
 
 
 def test_random_values_within_transactions_get_past_a_pooler_that_has_no_session_left(
