@@ -6,7 +6,6 @@ import logging
 from datetime import timedelta
 from itertools import dropwhile, pairwise
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import pytest
 
@@ -19,6 +18,7 @@ from tests.waiting import DEADLINE_S, wait_until
 CHANNEL = "flows_run_wakeup"
 MS = timedelta(milliseconds=1)
 HOUR = timedelta(hours=1)
+SOME_ID = "0198c0de-7a11-4f00-8000-00000000abcd"
 RARELY = {"poll_interval": HOUR, "max_poll_interval": HOUR}
 
 
@@ -158,10 +158,10 @@ def test_a_worker_tells_the_others_of_runs_that_become_due(runs: Runs) -> None:
         "echo_0:" + "1_" * 16,
         "echo_0:" + "\u0661" * 32,
         "echo_0:1-2345678123456781234567812345678",
-        "echo_0:{" + str(uuid4()) + "}",
+        "echo_0:{" + SOME_ID + "}",
         "echo_0:" + "x" * 7000,
-        "echo_1:" + str(uuid4()),
-        "echo_0:" + str(uuid4()),
+        "echo_1:" + SOME_ID,
+        "echo_0:" + SOME_ID,
         "other_0",
         "schedule_refresh",
         "'; DROP SCHEMA flows CASCADE; --",
