@@ -16,8 +16,11 @@ Memos of a run are never committed after its outcome: both are in one record, wh
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
+
+import psycopg
 
 from flows import sql, writes
 from flows.clock import monotonic
@@ -42,6 +45,9 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 LINGER_S = 0.001
 RECONNECT_S = (0.05, 5.0)
+PLANS_S = 1.0
+"""How long a plan is kept: one made for empty tables would walk them all once they have grown, and
+the server would keep it until it analyzes them, minutes later."""
 
 
 class Committer:
@@ -91,6 +97,7 @@ class Committer:
         self._gave_up = threading.Event()
         self.backend_pid = 0
         self.waits_since_s = 0.0
+        self._plan_anew_s = 0.0
 
     def start(self) -> None:
         """Connect and start the thread.
@@ -293,16 +300,25 @@ class Committer:
         self._commit([_failed(record, describe(error))])
 
     def _write(self, records: list[RunRecord]) -> None:
-        connection = self._connected()
-        with pipeline(connection):
-            with connection.transaction():
-                # A generic plan cannot know whether an array holds one row or a thousand.
-                connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-                sent = writes.send(connection, self._schema, records, self._channel)
-            looks = [
-                (query, values["shard"], connection.execute(sql.load(query, self._schema), values))
-                for query, values in writes.looks_after(records)
-            ]
+        connection, schema = self._connected(), self._schema
+        try:
+            # Not with transaction(), which in a pipeline waits for the answer to its BEGIN.
+            with pipeline(connection):
+                if not is_pooled(connection) and monotonic() >= self._plan_anew_s:
+                    connection.execute("DISCARD PLANS")
+                    self._plan_anew_s = monotonic() + PLANS_S
+                connection.execute("BEGIN")
+                sent = writes.send(connection, schema, records, self._channel)
+                connection.execute("COMMIT")
+                looks = [
+                    (query, values["shard"], connection.execute(sql.load(query, schema), values))
+                    for query, values in writes.looks_after(records)
+                ]
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                # A connection that cannot roll back is lost, and the server has rolled back.
+                connection.rollback()
+            raise
         sent.mark_stale()
         if sent.stale:
             self._logger.warning(
@@ -317,6 +333,9 @@ class Committer:
             connection = self._connection = connect(self._dsn, "flows committer")
             # Through a pooler it is made up, and might be that of somebody else.
             self.backend_pid = 0 if is_pooled(connection) else connection.info.backend_pid
+            if not is_pooled(connection):
+                # Planning for each group costs as much as executing it, and for each foreign key.
+                connection.execute("SET plan_cache_mode = force_generic_plan")
         return self._connection
 
     def _drop_connection(self, error: Exception) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 client = Client()
 registry = Registry()
-UNKNOWN = RunKey("echo_0", RunID("0198c0de-7a11-7f00-8000-000000000000"))
+UNKNOWN = RunKey("echo_0", RunID(UUID("0198c0de-7a11-7f00-8000-000000000000")))
 
 
 @registry.workflow("echo")
