@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from flows import sql, writes
+from flows import plans, sql, writes
 from flows.clock import monotonic
 from flows.database import connect, is_lost, is_pooled, is_transient, pipeline
 from flows.failures import describe
@@ -45,9 +45,6 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 LINGER_S = 0.001
 RECONNECT_S = (0.05, 5.0)
-PLANS_S = 1.0
-"""How long a plan is kept: one made for empty tables would walk them all once they have grown, and
-the server would keep it until it analyzes them, minutes later."""
 
 
 class Committer:
@@ -97,7 +94,6 @@ class Committer:
         self._gave_up = threading.Event()
         self.backend_pid = 0
         self.waits_since_s = 0.0
-        self._plan_anew_s = 0.0
 
     def start(self) -> None:
         """Connect and start the thread.
@@ -301,12 +297,11 @@ class Committer:
 
     def _write(self, records: list[RunRecord]) -> None:
         connection, schema = self._connected(), self._schema
+        plans.renew(connection)
+        began_s = monotonic()
         try:
             # Not with transaction(), which in a pipeline waits for the answer to its BEGIN.
             with pipeline(connection):
-                if not is_pooled(connection) and monotonic() >= self._plan_anew_s:
-                    connection.execute("DISCARD PLANS")
-                    self._plan_anew_s = monotonic() + PLANS_S
                 connection.execute("BEGIN")
                 sent = writes.send(connection, schema, records, self._channel)
                 connection.execute("COMMIT")
@@ -319,6 +314,7 @@ class Committer:
                 # A connection that cannot roll back is lost, and the server has rolled back.
                 connection.rollback()
             raise
+        plans.took(connection, monotonic() - began_s)
         sent.mark_stale()
         if sent.stale:
             self._logger.warning(
@@ -333,9 +329,7 @@ class Committer:
             connection = self._connection = connect(self._dsn, "flows committer")
             # Through a pooler it is made up, and might be that of somebody else.
             self.backend_pid = 0 if is_pooled(connection) else connection.info.backend_pid
-            if not is_pooled(connection):
-                # Planning for each group costs as much as executing it, and for each foreign key.
-                connection.execute("SET plan_cache_mode = force_generic_plan")
+            plans.keep(connection)
         return self._connection
 
     def _drop_connection(self, error: Exception) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from flows import plans
 from flows.claims import (
     ClaimedRun,
     claim_runs,
@@ -244,6 +245,7 @@ class Dispatcher:
             turns.suspect_all()
         shards = turns.in_turn()
         self.waits_since_s = monotonic()
+        plans.renew(connection)
         claimed = claim_runs(
             connection,
             self._schema,
@@ -253,6 +255,7 @@ class Dispatcher:
             blindly=turns.was_full,
             run_timeout_s=self._run_timeout_s,
         )
+        plans.took(connection, monotonic() - self.waits_since_s)
         self.waits_since_s = 0.0
         if claimed.runs:
             self._oversight.claimed(claimed.runs)

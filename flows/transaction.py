@@ -20,7 +20,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from flows import sql, writes
+from flows import plans, sql, writes
+from flows.clock import monotonic
 from flows.database import is_interruption, is_lost, pipeline
 from flows.errors import ContextError, DatabaseError
 from flows.records import RunRecord
@@ -307,6 +308,7 @@ class AttemptTransaction:
         query = sql.load("fence_run", self._engine.schema)
         try:
             with pipeline(connection):
+                plans.renew(connection)
                 fence = connection.execute(
                     query, {"shard": run.shard, "run_id": run.run_id, "claim": run.claim}
                 )
@@ -332,11 +334,13 @@ class AttemptTransaction:
         record.steps = {**earlier.steps, **record.steps}
         record.waits = {**earlier.waits, **record.waits}
         record.randoms = {**earlier.randoms, **record.randoms}
+        began_s = monotonic()
         with pipeline(connection):
             writes.send(connection, self._engine.schema, [record], self._engine.notify_channel)
             # Not commit(), which in a pipeline waits for answers to what it has not sent yet where
             # that is more than a socket takes: megabytes of memos would hang here for ever.
             connection.execute("COMMIT")
+        plans.took(connection, monotonic() - began_s)
         for shard in writes.shards_to_look_at([record]):
             self._engine.on_queued(shard)
         self._look_after(connection, record)
