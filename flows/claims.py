@@ -8,7 +8,8 @@ the fence against workers that were stopped, cut off or judged dead and then wen
           ^                        │
           └── yield, retry, release, lease lost ──┘   (waiting_event: until published)
 
-Input and memos come along with the claim, but not if they weigh more than about 64 kB: hundreds
+Inputs come along with the claim. Memos of runs that were executed before are read right after it,
+when nobody else adds to them any more. But neither if they weigh more than about 64 kB: hundreds
 of runs may be claimed at once, and the executor reads what is heavy when its turn comes. They are
 weighed as they are stored, and what may have been compressed to a hundredth is measured as text.
 """
@@ -39,6 +40,10 @@ __all__ = [
 ]
 
 
+_IS_FRESH, _IS_HEAVY = -2, -1
+"""Where they are in a row of the answer."""
+
+
 class ClaimedRun(NamedTuple):
     """A run taken by this worker.
 
@@ -49,8 +54,8 @@ class ClaimedRun(NamedTuple):
         attempts: failed attempts so far.
         is_suspect: whether its process has died while it ran, so that it runs alone.
         input: what it was begun with.
-        prefetched: its memos as read with the claim, None if it never ran; empty if it is so heavy
-            that neither they nor its input came along.
+        prefetched: its memos as read after the claim, None if it never ran; empty if it is so heavy
+            that they, and perhaps its input, did not come along.
         deadline_s: when it fails at the latest, on the monotonic clock; None for never.
     """
 
@@ -131,6 +136,7 @@ class _Claiming:
         self._claim = sql.load("claim_runs", schema)
         self._next_due = sql.load("read_next_due", schema)
         self._peek = sql.load("peek_queue", schema)
+        self._prefetch = sql.load("prefetch_memos", schema)
         self._limit = limit
         self._worker_id = worker_id
         self._now = now
@@ -159,7 +165,7 @@ class _Claiming:
         return due
 
     def take(self, shard: str) -> None:
-        """Claim from one shard, in one round trip."""
+        """Claim from one shard, in one round trip, and another if memos are to be read."""
         values = {
             "shard": shard,
             "limit": self.wanted,
@@ -172,15 +178,35 @@ class _Claiming:
             sleeping = self._connection.execute(self._next_due, values)
             claimed = self._connection.execute(self._claim, values)
         now_s = monotonic()
-        for run_id, token, attempts, suspect, *stored, left_s, prefetched in claimed.fetchall():
+        rows = claimed.fetchall()
+        memos = self._memos(
+            shard, [row[0] for row in rows if not row[_IS_FRESH] and not row[_IS_HEAVY]]
+        )
+        for run_id, token, attempts, suspect, *stored, left_s, is_fresh, is_heavy in rows:
             deadline_s = None if left_s is None else now_s + left_s
-            payload = Payload(*stored)
+            prefetched = memos.get(run_id, "") if is_heavy or not is_fresh else None
             self.runs.append(
-                ClaimedRun(shard, run_id, token, attempts, suspect, payload, prefetched, deadline_s)
+                ClaimedRun(
+                    shard,
+                    run_id,
+                    token,
+                    attempts,
+                    suspect,
+                    Payload(*stored),
+                    prefetched,
+                    deadline_s,
+                )
             )
         row = sleeping.fetchone()
         if self.wanted:
             self.next_due_s[shard] = None if row is None else row[0]
+
+    def _memos(self, shard: str, run_ids: list[str]) -> dict[str, str]:
+        # Once they are claimed nobody else adds to them.
+        if not run_ids:
+            return {}
+        values = {"shard": shard, "run_ids": run_ids, "now": self._now}
+        return dict(self._connection.execute(self._prefetch, values).fetchall())
 
 
 def release_strays(

@@ -71,7 +71,7 @@ _decode = msgspec.json.Decoder(_Prefetched).decode
 
 
 def read_memos(prefetched: str | None) -> Memos:
-    """Return the memos that claim_runs has read; None means a run that never ran."""
+    """Return the memos that were read after a claim; None means a run that never ran."""
     memos = Memos()
     if prefetched is None:
         return memos

@@ -20,6 +20,7 @@ ONE_SHARD = {
     "insert_runs",
     "insert_tick",
     "peek_queue",
+    "prefetch_memos",
     "read_cancellations",
     "read_event",
     "read_events",

@@ -188,10 +188,10 @@ def test_the_reference_reads_each_state_as_its_own(
 def test_both_find_a_run_in_the_same_of_many_shards(dsn_of_four: Runs, registry: Registry) -> None:
     runs = dsn_of_four
     reference = ReferenceClient(runs.connection, shard_count=4)
-    keys = [reference.begin("echo", str(number)) for number in range(20)]
+    keys = [reference.begin("echo", str(number)) for number in range(80)]
     assert {key.workflow_name_shard for key in keys} == {f"echo_{k}" for k in range(4)}
-    assert runs.execute_due(registry) == 20
-    assert [reference.output(key) for key in keys] == list(range(20))
+    assert runs.execute_due(registry) == 80
+    assert [reference.output(key) for key in keys] == list(range(80))
 
 
 @pytest.fixture

@@ -205,8 +205,9 @@ WRITTEN = Hot(KEYS, {}, rows=8 * GROUP, buffers=60 * GROUP, group=GROUP)
 
 HOT: dict[str, Hot] = {
     "claim_runs": Hot(
-        {"runs_claimable_idx", *KEYS}, {"limit": GROUP}, rows=18 * GROUP, buffers=80 * GROUP
+        {"runs_claimable_idx", "runs_pkey"}, {"limit": GROUP}, rows=4 * GROUP, buffers=60 * GROUP
     ),
+    "prefetch_memos": Hot(KEYS, {}, rows=12 * GROUP, buffers=60 * GROUP, group=GROUP),
     "read_next_due": Hot({"runs_claimable_idx"}, {}),
     "peek_queue": Hot({"runs_claimable_idx"}, {}),
     "release_strays": Hot(
