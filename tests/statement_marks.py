@@ -12,6 +12,7 @@ ONE_SHARD = {
     "charge_runs",
     "claim_runs",
     "complete_runs",
+    "count_runs",
     "fail_overdue",
     "fail_runs",
     "fence_run",
@@ -19,6 +20,7 @@ ONE_SHARD = {
     "insert_run",
     "insert_runs",
     "insert_tick",
+    "list_runs",
     "peek_queue",
     "prefetch_memos",
     "read_cancellations",
@@ -26,6 +28,7 @@ ONE_SHARD = {
     "read_events",
     "read_history",
     "read_input",
+    "read_last_run",
     "read_next_deadline",
     "read_next_due",
     "read_random",
@@ -56,6 +59,7 @@ ONE_SHARD = {
 
 # Any shard: sent to all nodes, so only reads, and none of them for a run.
 ANY_SHARD = {
+    "read_next_shard": "for a person who looks at many runs",
     "read_running_shards": "once a worker, when it starts",
     "read_unfinished_shard": "once a worker, when it starts",
     "read_orphaned_workers": "every five seconds, by one process of a host",

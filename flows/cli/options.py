@@ -10,11 +10,18 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    ParamType = click.ParamType[float]
+else:
+    ParamType = click.ParamType  # generic for type checkers alone, in older versions
+
 __all__ = [
     "DEBUG_KEY",
+    "STATUSES",
     "Seconds",
+    "Span",
     "database_options",
     "debug_option",
+    "filter_options",
     "is_debug",
     "location_options",
 ]
@@ -25,6 +32,17 @@ DEBUG_KEY = "debug"
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _YEAR_S = 31_536_000
+
+STATUSES = (
+    "queued",
+    "running",
+    "sleeping",
+    "waiting_event",
+    "completed",
+    "failed",
+    "cancelled",
+)
+"""What a run can be."""
 
 
 class Seconds(click.FloatRange):
@@ -40,6 +58,21 @@ class Seconds(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
+
+
+class Span(ParamType):
+    """A span of time as it is typed, in seconds: `90s`, `2h`, `1d12h`."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return its seconds; what is no span is refused."""
+        from flows.cli.quantities import parse_span  # noqa: PLC0415  only where one is given
+
+        try:
+            return value if isinstance(value, float) else parse_span(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 def debug_option(function: F) -> F:
@@ -86,6 +119,35 @@ def location_options(function: F) -> F:
 def database_options(function: F) -> F:
     """Add `--dsn`, `--schema` and `--shards`; the command gets `dsn`, `schema` and `shards`."""
     return location_options(_shards(function))
+
+
+_FILTERS = (
+    click.option("--workflow", metavar="NAME", help="Only runs of this workflow."),
+    click.option(
+        "--status",
+        "statuses",
+        type=click.Choice(STATUSES),
+        multiple=True,
+        help="Only runs of this status; may be given several times.",
+    ),
+    click.option(
+        "--older-than", type=Span(), help="Only runs that were begun longer ago, as in 2h or 30d."
+    ),
+    click.option("--newer-than", type=Span(), help="Only runs that were begun since then."),
+    click.option(
+        "--error",
+        metavar="TEXT",
+        help="Only runs whose error has this text, in capitals or not."
+        " Without --status: only failed ones.",
+    ),
+)
+
+
+def filter_options(function: F) -> F:
+    """Add the options that choose runs; `RunFilter.of` takes what the command gets."""
+    for option in reversed(_FILTERS):
+        function = option(function)
+    return function
 
 
 def _remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001  click's

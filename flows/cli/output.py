@@ -12,7 +12,7 @@ import click
 from flows.cli.options import is_debug
 from flows.supervisor.exits import ExitCode
 
-__all__ = ["Refusal", "write"]
+__all__ = ["Refusal", "as_json_text", "write"]
 
 
 class Refusal(click.ClickException):
@@ -50,6 +50,15 @@ def write(text: str) -> None:
     except OSError as error:
         _forget_stdout()
         raise Refusal(f"the output cannot be written: {error.strerror}") from error
+
+
+def as_json_text(value: Any) -> str:
+    """Return what a command prints with `--json`, of a Struct."""
+    import json  # noqa: PLC0415  only where it is asked for
+
+    import msgspec  # noqa: PLC0415
+
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=2) + "\n"
 
 
 def _forget_stdout() -> None:

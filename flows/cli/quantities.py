@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "size"]
+import re
+
+__all__ = ["duration", "parse_span", "size"]
+
+_SPAN = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[wdhms])+")
+_PART = re.compile(r"([0-9.]+)([wdhms])")
+_UNIT_S = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_LONGEST_S = 100 * 365 * 86_400
 
 
 def duration(seconds: float) -> str:
@@ -33,3 +40,17 @@ def size(count: int) -> str:
             return f"{scaled:.1f} {unit}"
         scaled /= 1000
     return f"{scaled:.1f} GB"
+
+
+def parse_span(text: str) -> float:
+    """Return the seconds of a span as it is typed: `90s`, `15m`, `2h`, `1d12h`, `2w`.
+
+    Raises:
+        ValueError: it is none, or longer than a century.
+    """
+    if not text.isascii() or _SPAN.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no span of time: expected one such as 90s, 2h or 30d")
+    total_s = sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
+    if total_s > _LONGEST_S:
+        raise ValueError(f"{text!r} is longer than a century")
+    return total_s

@@ -1,4 +1,4 @@
-"""`flows runs`: look at runs."""
+"""`flows runs`: look at runs, and change them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.options import debug_option, location_options
+from flows.cli.run_listing import list_runs
 
 if TYPE_CHECKING:
     from flows.cli.run_details import RunDetails
@@ -18,7 +19,10 @@ __all__ = ["runs", "show"]
 @click.group()
 @debug_option
 def runs() -> None:
-    """Look at runs."""
+    """Look at runs, cancel them, try them again, go on from one of their steps."""
+
+
+runs.add_command(list_runs)
 
 
 @runs.command()
@@ -32,7 +36,7 @@ def show(*, key: str, as_json: bool, dsn: str | None, schema: str) -> None:
     Times in the list are counted from when the run was begun; "took" is the last try's.
     """
     from flows.cli.documents import check_text  # noqa: PLC0415  --help loads no database driver
-    from flows.cli.output import write  # noqa: PLC0415
+    from flows.cli.output import as_json_text, write  # noqa: PLC0415
     from flows.cli.run_details import read_run  # noqa: PLC0415
     from flows.cli.session import open_session  # noqa: PLC0415
     from flows.config import DBConfig  # noqa: PLC0415
@@ -44,15 +48,7 @@ def show(*, key: str, as_json: bool, dsn: str | None, schema: str) -> None:
     with open_session(dsn) as session:
         check_version(session.connection, config)
         run = read_run(session.connection, config.schema, run_key)
-    write(_as_json(run) if as_json else _as_page(run))
-
-
-def _as_json(run: RunDetails) -> str:
-    import json  # noqa: PLC0415
-
-    import msgspec  # noqa: PLC0415
-
-    return json.dumps(msgspec.to_builtins(run), ensure_ascii=False, indent=2) + "\n"
+    write(as_json_text(run) if as_json else _as_page(run))
 
 
 def _as_page(run: RunDetails) -> str:

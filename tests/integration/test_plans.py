@@ -34,11 +34,15 @@ ME = UUID(int=1)
 DEAD = UUID(int=2)
 
 COLD = {
+    "count_runs": "for a person who changes many runs",
     "delete_schedule": "when a person or a program changes a schedule",
     "disable_schedule": "likewise",
     "enable_schedule": "likewise",
     "insert_worker": "once a worker",
+    "list_runs": "for a person who looks at many runs",
     "read_history": "for a replay of one run",
+    "read_last_run": "for a person who looks at many runs",
+    "read_next_shard": "likewise",
     "read_schedule": "when a person or a program changes a schedule",
     "read_schema_version": "once a worker",
     "report_failed_runs": "once a drain",

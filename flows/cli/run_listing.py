@@ -1,0 +1,51 @@
+"""`flows runs list`: pages of runs, chosen by workflow, status, age and error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flows.cli.options import debug_option, filter_options, location_options
+
+__all__ = ["list_runs"]
+
+
+@click.command("list", short_help="List runs, the last begun first.")
+@filter_options
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=50,
+    show_default=True,
+    help="Runs of a page.",
+)
+@click.option("--after", metavar="KEY", help="Go on after this run, the last of the page before.")
+@click.option("--json", "as_json", is_flag=True, help="Print the page as JSON.")
+@location_options
+@debug_option
+def list_runs(
+    *, limit: int, after: str | None, as_json: bool, dsn: str | None, schema: str, **options: Any
+) -> None:
+    """List runs, the last begun first, a page at a time."""
+    from flows.cli.documents import check_text  # noqa: PLC0415  --help loads no database driver
+    from flows.cli.output import as_json_text, write  # noqa: PLC0415
+    from flows.cli.run_filter import RunFilter  # noqa: PLC0415
+    from flows.cli.run_list import read_page, table  # noqa: PLC0415
+    from flows.cli.session import open_session  # noqa: PLC0415
+    from flows.config import DBConfig  # noqa: PLC0415
+    from flows.ids import RunKey  # noqa: PLC0415
+    from flows.schema import check_version  # noqa: PLC0415
+
+    config = DBConfig(schema=schema)
+    chosen = RunFilter.of(**options)
+    start = None if after is None else RunKey.parse(check_text("the run key", after))
+    with open_session(dsn) as session:
+        check_version(session.connection, config)
+        page = read_page(session.connection, config.schema, chosen, limit, start)
+    if as_json:
+        write(as_json_text(page))
+    elif page.runs:
+        write(table(page))
+    if page.next is not None and not as_json:
+        click.echo(f"flows: there are more: --after {page.next}", err=True)
