@@ -6,6 +6,7 @@ __all__ = ["ANY_SHARD", "NO_TABLE", "ONE_SHARD", "WHOLE_TABLE"]
 
 # One shard: sent to the node that has it. All that is done for a single run or a group of runs.
 ONE_SHARD = {
+    "cancel_chosen",
     "cancel_requested",
     "cancel_run",
     "cancel_runs",
@@ -16,6 +17,12 @@ ONE_SHARD = {
     "fail_overdue",
     "fail_runs",
     "fence_run",
+    "forget_cancellations",
+    "fork_events",
+    "fork_random",
+    "fork_run",
+    "fork_steps",
+    "fork_waits",
     "insert_crashes",
     "insert_run",
     "insert_runs",
@@ -39,6 +46,8 @@ ONE_SHARD = {
     "release_runs",
     "release_strays",
     "request_cancel",
+    "request_cancels",
+    "retry_runs",
     "satisfy_wait",
     "show_crashes",
     "show_events",

@@ -137,8 +137,8 @@ _FILTERS = (
     click.option(
         "--error",
         metavar="TEXT",
-        help="Only runs whose error has this text, in capitals or not."
-        " Without --status: only failed ones.",
+        help="Only runs whose error has this text, in capitals or not;"
+        " without --status, failed ones in a list.",
     ),
 )
 

@@ -69,7 +69,7 @@ class RunFilter:
                     raise ConfigError(f"{what} cannot be {text!r}")
         if older_than is not None and newer_than is not None and older_than >= newer_than:
             raise ConfigError("no run is both older and newer: --older-than must be the shorter")
-        chosen = tuple(dict.fromkeys(statuses)) or (("failed",) if error is not None else None)
+        chosen = tuple(dict.fromkeys(statuses)) or None
         return cls(workflow, chosen, older_than, newer_than, error)
 
     @property
@@ -77,14 +77,24 @@ class RunFilter:
         """Whether it lets every run through."""
         return self == RunFilter()
 
-    def within(self, allowed: Sequence[str]) -> RunFilter:
+    def for_list(self) -> RunFilter:
+        """Return the filter of a list: of failed runs, where it asks for an error and no status."""
+        if self.error is None or self.statuses is not None:
+            return self
+        return replace(self, statuses=("failed",))
+
+    def within(self, allowed: Sequence[str], usual: Sequence[str] | None = None) -> RunFilter:
         """Return the filter for those of its runs that have one of these statuses.
+
+        Args:
+            allowed: what it may ask for.
+            usual: what it asks for without a status; by default all that is allowed.
 
         Raises:
             ConfigError: it asks for others.
         """
         if self.statuses is None:
-            return replace(self, statuses=tuple(allowed))
+            return replace(self, statuses=tuple(usual or allowed))
         others = [status for status in self.statuses if status not in allowed]
         if others:
             raise ConfigError(

@@ -38,7 +38,7 @@ def list_runs(
     from flows.schema import check_version  # noqa: PLC0415
 
     config = DBConfig(schema=schema)
-    chosen = RunFilter.of(**options)
+    chosen = RunFilter.of(**options).for_list()
     start = None if after is None else RunKey.parse(check_text("the run key", after))
     with open_session(dsn) as session:
         check_version(session.connection, config)

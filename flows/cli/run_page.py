@@ -115,7 +115,7 @@ def _timeline(entries: list[_Entry], begun: datetime) -> Table:
         if entry.detail:
             told.append(f"\n{entry.detail}", "dim")
         table.add_row(
-            f"+{_length(entry.at - begun)}",
+            f"+{_length(entry.at - begun)}" if entry.at >= begun else "before",
             entry.what,
             Text(entry.status, _STYLES.get(entry.status, "")),
             entry.tries,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.options import debug_option, location_options
+from flows.cli.run_commands import cancel, fork, retry
 from flows.cli.run_listing import list_runs
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def runs() -> None:
     """Look at runs, cancel them, try them again, go on from one of their steps."""
 
 
-runs.add_command(list_runs)
+for _command in (list_runs, cancel, retry, fork):
+    runs.add_command(_command)
 
 
 @runs.command()
