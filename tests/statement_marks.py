@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ANY_SHARD", "NO_TABLE", "ONE_SHARD", "WHOLE_TABLE"]
+__all__ = ["ANY_SHARD", "ASKED_BY_PEOPLE", "NO_TABLE", "ONE_SHARD", "WHOLE_TABLE"]
 
 # One shard: sent to the node that has it. All that is done for a single run or a group of runs.
 ONE_SHARD = {
@@ -51,6 +51,7 @@ ONE_SHARD = {
     "satisfy_wait",
     "show_crashes",
     "show_events",
+    "show_queue",
     "show_random",
     "show_run",
     "show_steps",
@@ -81,6 +82,7 @@ ANY_SHARD = {
 WHOLE_TABLE = {
     "advance_schedule",
     "claim_schedules",
+    "count_live_workers",
     "delete_schedule",
     "disable_schedule",
     "enable_schedule",
@@ -100,3 +102,22 @@ WHOLE_TABLE = {
 
 # No table: executed where the session is, which is where others listen.
 NO_TABLE = {"notify", "read_time"}
+
+# Asked by the commands of operators: cold in test_plans.py.
+ASKED_BY_PEOPLE = {
+    "cancel_chosen": "for a person who changes many runs",
+    "count_live_workers": "for a person who looks at one run",
+    "count_runs": "for a person who changes many runs",
+    "forget_cancellations": "likewise",
+    "fork_events": "for a person who begins one run from another",
+    "fork_random": "likewise",
+    "fork_run": "likewise",
+    "fork_steps": "likewise",
+    "fork_waits": "likewise",
+    "list_runs": "for a person who looks at many runs",
+    "read_last_run": "likewise",
+    "read_next_shard": "likewise",
+    "request_cancels": "for a person who changes many runs",
+    "retry_runs": "likewise",
+    "show_queue": "for a person who looks at one run",
+}

@@ -11,6 +11,7 @@ from psycopg.rows import kwargs_row
 
 from flows import payloads, sql
 from flows.cli.plain import plain
+from flows.cli.why import MANY_AHEAD, Around, why_not_running
 from flows.errors import ConfigError, PayloadError, UnknownRunError
 from flows.payloads import DEFAULT_CODEC_NAME, Payload
 
@@ -128,6 +129,7 @@ class RunDetails(msgspec.Struct, frozen=True):
         cancel_requested_at: when it was asked to be cancelled while it was running.
         read_at: the database's time when this was read.
         worker: who runs it, None unless it is running.
+        why: why it is not being executed, empty if it is or is over.
     """
 
     run_key: str
@@ -154,6 +156,7 @@ class RunDetails(msgspec.Struct, frozen=True):
     events: list[Event] = []
     random: list[Random] = []
     crash_history: list[CrashRecord] = []
+    why: list[str] = []
 
 
 def read_run(connection: Connection, schema: str, key: RunKey) -> RunDetails:
@@ -176,7 +179,9 @@ def read_run(connection: Connection, schema: str, key: RunKey) -> RunDetails:
             raise UnknownRunError(str(key))
         run = found[0]
         workers = rows("show_worker", Worker, worker_id=run.pop("worker_id"))
-        return RunDetails(
+        (live,) = rows("count_live_workers", _count, workflow_name=run["workflow_name"])
+        ((ahead, executing),) = rows("show_queue", _queue, limit=MANY_AHEAD)
+        details = RunDetails(
             run_key=str(key),
             worker=workers[0] if workers else None,
             input=take_payload(run, "input"),
@@ -188,6 +193,17 @@ def read_run(connection: Connection, schema: str, key: RunKey) -> RunDetails:
             crash_history=rows("show_crashes", CrashRecord),
             **run,
         )
+    return msgspec.structs.replace(
+        details, why=why_not_running(details, Around(live, ahead, executing))
+    )
+
+
+def _count(count: int) -> int:
+    return count
+
+
+def _queue(ahead: int, executing: int) -> tuple[int, int]:
+    return ahead, executing
 
 
 def _step(**columns: Any) -> Step:

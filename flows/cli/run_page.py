@@ -76,6 +76,8 @@ def _head(run: RunDetails) -> Table:
 
 def _facts(run: RunDetails) -> Iterator[tuple[str, Text]]:
     yield "status", Text(run.status, _STYLES.get(run.status, "cyan"))
+    for number, reason in enumerate(run.why):
+        yield "" if number else "why", Text(printable(reason))
     if run.worker is not None:
         yield "worker", Text(printable(f"process {run.worker.pid} on {run.worker.host}"))
     if run.attempts or run.crashes:

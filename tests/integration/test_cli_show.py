@@ -243,3 +243,12 @@ def test_characters_that_stdout_has_not_are_written_as_escapes(shared_dsn: str) 
     env = {"PYTHONIOENCODING": "ascii"}
     shown = told("runs", "show", str(key), "--dsn", shared_dsn, env=env)
     assert r'input   "\u6f22"' in shown.splitlines()
+
+
+def test_a_queued_run_says_why_it_is_not_running(shared_dsn: str) -> None:
+    first, second = begin(shared_dsn, "unheard"), begin(shared_dsn, "unheard")
+    lines = page(shared_dsn, second)
+    assert "why     queued behind 1 run of its shard due before it; 0 being executed" in lines
+    assert "        no live worker executes workflow 'unheard': start one" in lines
+    run = json.loads(told("runs", "show", str(first), "--json", "--dsn", shared_dsn))
+    assert run["why"][0] == "it is the next of its shard; 0 being executed"

@@ -20,6 +20,7 @@ import flows.sql
 from flows import sql
 from tests.citus import not_on_citus
 from tests.postgres import new_database
+from tests.statement_marks import ASKED_BY_PEOPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,28 +35,16 @@ ME = UUID(int=1)
 DEAD = UUID(int=2)
 
 COLD = {
-    "cancel_chosen": "for a person who changes many runs",
-    "count_runs": "for a person who changes many runs",
+    **ASKED_BY_PEOPLE,
     "delete_schedule": "when a person or a program changes a schedule",
     "disable_schedule": "likewise",
     "enable_schedule": "likewise",
-    "forget_cancellations": "for a person who changes many runs",
-    "fork_events": "for a person who begins one run from another",
-    "fork_random": "likewise",
-    "fork_run": "likewise",
-    "fork_steps": "likewise",
-    "fork_waits": "likewise",
     "insert_worker": "once a worker",
-    "list_runs": "for a person who looks at many runs",
     "read_history": "for a replay of one run",
-    "read_last_run": "for a person who looks at many runs",
-    "read_next_shard": "likewise",
     "read_schedule": "when a person or a program changes a schedule",
     "read_schema_version": "once a worker",
     "report_failed_runs": "once a drain",
     "report_unfinished_runs": "while draining, ever more rarely the longer it takes",
-    "request_cancels": "for a person who changes many runs",
-    "retry_runs": "likewise",
     "show_crashes": "for a person who looks at one run",
     "show_events": "likewise",
     "show_random": "likewise",
