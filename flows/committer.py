@@ -302,9 +302,9 @@ class Committer:
         try:
             # Not with transaction(), which in a pipeline waits for the answer to its BEGIN.
             with pipeline(connection):
-                connection.execute("BEGIN")
+                connection.execute("BEGIN", prepare=False)
                 sent = writes.send(connection, schema, records, self._channel)
-                connection.execute("COMMIT")
+                connection.execute("COMMIT", prepare=False)
                 looks = [
                     (query, values["shard"], connection.execute(sql.load(query, schema), values))
                     for query, values in writes.looks_after(records)

@@ -108,7 +108,9 @@ def test_cut_at_a_commit_of_the_committer(runs: Runs, proxy: Proxy, *, is_sent: 
 
     with runs.connection.transaction():
         keys = runs.client.begin_many_tx(runs.connection, number, range(40))
-    severed = cut(proxy, "flows committer", STEPS, COMMIT, is_sent=is_sent, answer=b"COMMIT\0")
+    severed = cut(
+        proxy, "flows committer", STEPS, COMMIT, COMMIT, is_sent=is_sent, answer=b"COMMIT\0"
+    )
     runs.start(registry)
     severed.wait()
     for expected, key in enumerate(keys):

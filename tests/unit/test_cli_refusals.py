@@ -148,7 +148,7 @@ def test_an_input_must_fit_the_workflow_of_the_app(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["begin"], ["begin", "demo", "-5"], ["publish", KEY], ["runs", "list"], ["db", "restart"]],
+    [["begin"], ["begin", "demo", "-5"], ["publish", KEY], ["runs", "halt"], ["db", "restart"]],
 )
 def test_a_command_line_that_does_not_parse_is_a_matter_of_usage(arguments: list[str]) -> None:
     assert run_rendered(cli, arguments) == ExitCode.USAGE
