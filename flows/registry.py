@@ -30,6 +30,8 @@ OutputT_co = TypeVar("OutputT_co", covariant=True)
 CommitMode = Literal["attempt", "step"]
 """When `wf.tx` is committed: at the end of the attempt, or at the end of each step."""
 
+_DURATIONS = ("max_age", "hang_timeout", "run_timeout", "retention")
+
 
 class WorkflowClass(Protocol[InputT_contra, OutputT_co]):
     """A workflow as an object: a name and a function of context and input."""
@@ -65,6 +67,7 @@ class Workflow(Generic[InputT, OutputT]):
         hang_timeout: how long one may run no Python before it is killed.
         run_timeout: how long after its first claim a run fails at the latest.
         max_payload: bytes that an input, a step's input or value, or an output may take.
+        retention: how long a supervisor keeps runs that have ended, None for ever.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Workflow(Generic[InputT, OutputT]):
     hang_timeout: timedelta | None = None
     run_timeout: timedelta | None = None
     max_payload: int = DEFAULT_MAX_PAYLOAD
+    retention: timedelta | None = None
 
     def __call__(self, wf: Context, *args: InputT) -> OutputT:
         """Call the workflow function itself, as from another function; starts no run."""
@@ -124,6 +128,7 @@ class Registry:
         hang_timeout: timedelta | None = None,
         run_timeout: timedelta | None = None,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
+        retention: timedelta | None = None,
     ) -> _Decorator:
         """Register the decorated function `(wf, input) -> output` under `name`.
 
@@ -151,6 +156,8 @@ class Registry:
             max_payload: bytes that a run's input, a step's input or value, or an output may take,
                 encoded; 32 MiB by default, 256 MiB - 1 at most. One that takes more is refused
                 with `PayloadSizeError`.
+            retention: a supervisor deletes a run, however it has ended, so long after that. By
+                default runs are kept until `flows prune` deletes them.
 
         Raises:
             ConfigError: one of them cannot work, or the name is taken.
@@ -163,10 +170,8 @@ class Registry:
         for what, count in (("max_runs", max_runs), ("max_rss", max_rss)):
             if count is not None:
                 _check_count(name, what, count)
-        durations = {"max_age": max_age, "hang_timeout": hang_timeout, "run_timeout": run_timeout}
-        for what, duration in durations.items():
-            if duration is not None:
-                _check_duration(name, what, duration)
+        spans = (max_age, hang_timeout, run_timeout, retention)
+        _check_durations(name, dict(zip(_DURATIONS, spans, strict=True)))
         return _Decorator(
             self,
             name,
@@ -183,6 +188,7 @@ class Registry:
             hang_timeout=hang_timeout,
             run_timeout=run_timeout,
             max_payload=max_payload,
+            retention=retention,
         )
 
     def register(
@@ -202,6 +208,7 @@ class Registry:
         hang_timeout: timedelta | None = None,
         run_timeout: timedelta | None = None,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
+        retention: timedelta | None = None,
     ) -> Workflow[InputT, OutputT]:
         """Register an object with `name` and `run(wf, input)`; options as for `workflow`.
 
@@ -227,6 +234,7 @@ class Registry:
             hang_timeout=hang_timeout,
             run_timeout=run_timeout,
             max_payload=max_payload,
+            retention=retention,
         )
         return decorator(run)
 
@@ -336,6 +344,12 @@ class _Decorator:
 def _check_count(name: str, what: str, count: object) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError(f"workflow {name!r}: {what} must be a whole number from 1, not {count!r}")
+
+
+def _check_durations(name: str, durations: dict[str, timedelta | None]) -> None:
+    for what, duration in durations.items():
+        if duration is not None:
+            _check_duration(name, what, duration)
 
 
 def _check_duration(name: str, what: str, duration: object) -> None:

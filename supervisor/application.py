@@ -54,6 +54,7 @@ class RegisteredApplication:
                 each.max_rss,
                 None if each.hang_timeout is None else clock.seconds(each.hang_timeout),
                 each.max_crashes,
+                None if each.retention is None else clock.seconds(each.retention),
             )
             for each in self.registry
         )

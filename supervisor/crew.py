@@ -254,7 +254,9 @@ class Crew:
         maintenance = self.fleet.maintenance.member
         # One that is started later is given them.
         if maintenance is not None:
-            maintenance.child.channel.send(Serve(workflows))
+            kept = {name: self._generations.plan_of(name).retention_s for name in workflows}
+            keep_s = {name: span for name, span in kept.items() if span is not None}
+            maintenance.child.channel.send(Serve(workflows, keep_s))
 
     def _replace(self, slot: Slot, how: str) -> ExitCode | None:
         now_s = clock.monotonic()

@@ -44,6 +44,7 @@ class WorkflowPlan(msgspec.Struct, frozen=True):
         max_rss: when it holds so many bytes of memory.
         hang_timeout_s: killed when no Python has run in it for so long; None for never.
         max_crashes: a run fails when its process has died so often while it ran.
+        retention_s: how long its runs are kept when they have ended; None for ever.
     """
 
     name: str
@@ -54,6 +55,7 @@ class WorkflowPlan(msgspec.Struct, frozen=True):
     max_rss: int | None = None
     hang_timeout_s: float | None = None
     max_crashes: int = 3
+    retention_s: float | None = None
 
 
 class Begin(msgspec.Struct, frozen=True):

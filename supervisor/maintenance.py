@@ -4,7 +4,7 @@ Every few seconds it renews the leases of all workers of this supervisor and res
 hosts that are lost. When the supervisor tells of a dead worker it gives its runs back at once, and
 looks again a few times: until the server has noticed that a killed process is gone, its open
 transaction keeps its run, and a claim that was on its way may still be committed. In a drain it
-also counts what is left.
+also counts what is left. In between it deletes, page by page, what workflows keep no longer.
 
 A thread of it fires schedules, so that neither waits for the other.
 
@@ -19,15 +19,16 @@ import itertools
 import logging
 import random
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from flows import clock, crashes, leases
 from flows.config import DEFAULT_NOTIFY_CHANNEL
-from flows.database import connect
+from flows.database import connect, is_lost
 from flows.errors import DatabaseError
+from flows.retention import Retention, pause_s
 from flows.scheduler import Scheduler
 from flows.schema import check_version
 from flows.supervisor.draining import DrainWatch
@@ -46,6 +47,7 @@ from flows.supervisor.messages import (
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Mapping
 
     from flows.config import DBConfig
     from flows.database import Connection
@@ -63,6 +65,9 @@ _RESCUE_S = 1.0
 _LOOK_AGAIN_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 """When to look again for runs of a dead worker, after its first release."""
 
+_RETAIN_AGAIN_S = 300.0
+"""When to try again to delete runs, once the database has refused."""
+
 _RECONNECT_S = (0.1, 5.0)
 """First and longest wait before a lost connection is opened again."""
 
@@ -79,6 +84,7 @@ class MaintenanceProgram:
         workflows: whose schedules are fired.
         poll_s: how often to look for due schedules without being told.
         drain: what to count in a drain, None if this is none.
+        keep_s: how many seconds workflows keep runs that have ended, of those that do not for ever.
     """
 
     dsn: str
@@ -88,6 +94,7 @@ class MaintenanceProgram:
     workflows: tuple[str, ...]
     poll_s: float
     drain: DrainWatch | None
+    keep_s: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, prepared: Prepared) -> ChildMain:
         """Return the main function of a maintenance process."""
@@ -107,6 +114,8 @@ class _Maintenance:
         self._dead: deque[Release] = deque()
         self._look_again: list[tuple[float, int, Release]] = []
         self._looks = itertools.count()
+        self._retention = Retention(program.config, program.keep_s)
+        self._retain_at_s = 0.0
 
     def run(self) -> int:
         """Work until asked to stop, and return the exit code.
@@ -133,6 +142,7 @@ class _Maintenance:
             for message in woken.messages:
                 if isinstance(message, Serve):
                     scheduler.serve(message.workflows)
+                    self._retention.serve(message.keep_s)
             self._dead += [m for m in woken.messages if isinstance(m, Release)]
             self._asked += [m for m in woken.messages if isinstance(m, Count)]
             if woken.stop:
@@ -145,6 +155,8 @@ class _Maintenance:
         if self._connection is None:
             return self._reconnect_at_s
         moments = [self._renew_at_s, self._rescue_at_s]
+        if not self._retention.is_idle:
+            moments.append(self._retain_at_s)
         if self._look_again:
             moments.append(self._look_again[0][0])
         if self._program.drain is not None:
@@ -198,10 +210,28 @@ class _Maintenance:
                 self._tell(f"maintenance: {rescued} {what} of lost workers given back")
         if program.drain is not None and self._count_at_s <= now_s:
             self._count(connection, program.drain)
+        if not self._retention.is_idle and self._retain_at_s <= now_s:
+            self._retain(connection)
         while self._asked:
             watch = DrainWatch(program.config, self._asked[0].workflows)
             self._end.channel.send(Counted(watch.unfinished(connection)))
             del self._asked[0]
+
+    def _retain(self, connection: Connection) -> None:
+        """Delete a page of runs that are kept no longer, and plan the next one."""
+        started_s = clock.monotonic()
+        try:
+            _, is_over = self._retention.work(connection)
+        except psycopg.Error as error:
+            if is_lost(error):
+                raise
+            # Leases come first: what cannot be deleted must not cost a connection every second.
+            self._tell(f"maintenance: runs that are kept no longer stay: {explain(error)}")
+            self._retain_at_s = started_s + _RETAIN_AGAIN_S
+            return
+        ended_s = clock.monotonic()
+        pause = self._retention.next_pass_s() if is_over else pause_s(ended_s - started_s)
+        self._retain_at_s = ended_s + pause
 
     def _release(self, connection: Connection) -> None:
         while self._dead:

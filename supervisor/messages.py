@@ -156,9 +156,15 @@ class Counted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):
-    """From here on, these workflows are run: fire their schedules."""
+    """From here on, these workflows are run: fire their schedules, delete what they keep no more.
+
+    Attributes:
+        workflows: their names.
+        keep_s: how many seconds they keep runs that have ended, of those that do not for ever.
+    """
 
     workflows: tuple[str, ...]
+    keep_s: dict[str, float] = {}
 
 
 class Changed(msgspec.Struct, frozen=True, tag=True):

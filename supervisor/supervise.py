@@ -215,6 +215,7 @@ def _arbiter(
             names,
             settings.poll_s,
             watch,
+            {e.name: e.retention_s for e in workflows if e.retention_s is not None},
         )
         return program(prepared)
 

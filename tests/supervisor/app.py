@@ -185,6 +185,11 @@ def hoarder(wf: Context) -> int:
     return wf.execute("hoard/v1", lambda: len(os.urandom(1 << 20) * 4096))
 
 
+@registry.workflow("fleeting", retention=timedelta(milliseconds=1))
+def fleeting(wf: Context) -> None:
+    """Not kept once it is over."""
+
+
 @registry.workflow("deadly", max_crashes=100)
 def deadly(wf: Context) -> None:
     tell("executing", "deadly")

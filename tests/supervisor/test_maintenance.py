@@ -204,3 +204,19 @@ def test_a_schedule_that_cannot_be_fired_is_told(app: StartApp) -> None:
     schedule(supervised)
     execute(supervised.dsn, "UPDATE flows.schedules SET cron_expr = 'x', next_run_at = now()")
     supervised.expect_said("schedule double cannot be fired: disabled: cron expression 'x'")
+
+
+def test_a_run_is_deleted_when_its_workflow_keeps_it_no_longer(app: StartApp) -> None:
+    supervised = app("--only", "fleeting")
+    begin(supervised.dsn, "fleeting")
+    wait_until(
+        lambda: (
+            execute(
+                supervised.dsn,
+                "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'runs' AND n_tup_del > 0",
+            )
+            and not rows(supervised.dsn)
+        ),
+        what="the run is gone",
+    )
+    assert rows(supervised.dsn) == []

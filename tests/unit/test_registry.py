@@ -99,6 +99,8 @@ def test_a_name_that_cannot_work_is_refused(name: Any) -> None:
         ({"max_runs": 0}, "max_runs"),
         ({"max_rss": 1.5}, "max_rss"),
         ({"max_age": 60}, "max_age"),
+        ({"retention": 60}, "retention"),
+        ({"retention": timedelta(0)}, "retention"),
         ({"max_age": timedelta(0)}, "max_age"),
         ({"hang_timeout": 60.0}, "hang_timeout"),
         ({"hang_timeout": timedelta(seconds=-1)}, "hang_timeout"),
