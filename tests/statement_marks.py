@@ -73,6 +73,7 @@ ONE_SHARD = {
 
 # Any shard: sent to all nodes, so only reads, and none of them for a run.
 ANY_SHARD = {
+    "count_stuck_runs": "for a person who looks for what is wrong",
     "read_next_shard": "for a person who looks at many runs",
     "read_running_shards": "once a worker, when it starts",
     "read_unfinished_shard": "once a worker, when it starts",
@@ -86,6 +87,7 @@ ANY_SHARD = {
 WHOLE_TABLE = {
     "advance_schedule",
     "claim_schedules",
+    "count_broken_schedules",
     "count_live_workers",
     "delete_schedule",
     "disable_schedule",
@@ -105,13 +107,18 @@ WHOLE_TABLE = {
 }
 
 # No table: executed where the session is, which is where others listen.
-NO_TABLE = {"notify", "read_time"}
+NO_TABLE = {"examine_indexes", "examine_server", "examine_tables", "notify", "read_time"}
 
 # Asked by the commands of operators: cold in test_plans.py.
 ASKED_BY_PEOPLE = {
     "cancel_chosen": "for a person who changes many runs",
     "count_live_workers": "for a person who looks at one run",
     "count_runs": "for a person who changes many runs",
+    "count_broken_schedules": "for a person who looks for what is wrong",
+    "count_stuck_runs": "likewise",
+    "examine_indexes": "likewise",
+    "examine_server": "likewise",
+    "examine_tables": "likewise",
     "estimate_runs": "for a person who counts runs; only explained",
     "forget_cancellations": "for a person who changes many runs",
     "fork_events": "for a person who begins one run from another",

@@ -33,6 +33,7 @@ COMMANDS = {
     "publish": Entry("flows.cli.publish:publish", "Publish an event of a run."),
     "runs": Entry("flows.cli.runs:runs", "Look at runs; cancel, retry, fork them."),
     "stats": Entry("flows.cli.stats:stats", "Count runs by workflow and status."),
+    "doctor": Entry("flows.cli.doctor:doctor", "Look for what is wrong with the database."),
     "prune": Entry("flows.cli.prune:prune", "Delete runs that ended long ago."),
     "replay": Entry("flows.cli.replay:replay", "Try an app's code on what a run has done."),
     "schedules": Entry("flows.cli.schedules:schedules", "Look at schedules; pause, resume them."),
