@@ -5,48 +5,59 @@ crashes, deploys, sleeps of days and waits for people. Business rows can be writ
 transaction as the engine's own records.
 """
 
-from flows.client import Client, RunStatus
-from flows.codecs import Codec, JSONCodec, MsgspecCodec, OrjsonCodec, codec_named, register_codec
-from flows.config import DEFAULT_SCHEMA, DBConfig
-from flows.context import Context
-from flows.cron import CronSchedule, parse_cron
-from flows.errors import (
-    ConfigError,
-    ContextError,
-    DatabaseError,
-    DecodeError,
-    DriftError,
-    EmbeddedError,
-    EncodeError,
-    FlowsError,
-    LeaseLostError,
-    PayloadError,
-    PayloadSizeError,
-    RunStateError,
-    RunTimeoutError,
-    SchemaError,
-    StepPanicError,
-    StepTimeoutError,
-    TerminalError,
-    UnknownRunError,
-    UnknownScheduleError,
-    UnknownWorkflowError,
-    WorkflowPanicError,
-)
-from flows.ids import RunID, RunKey
-from flows.registry import Registry, Workflow
-from flows.retry import RetryPolicy, RunRetryPolicy, exponential_backoff
-from flows.schedules import EverySchedule, Schedule, every, parse_schedule
-from flows.schema import (
-    CITUS_SCHEMA_SQL,
-    SCHEMA_SQL,
-    check_version,
-    citus_schema_sql_for,
-    migrate,
-    schema_sql_for,
-)
-from flows.shard import shard_values_for_workflow
-from flows.worker import Worker
+import typing as _typing
+from importlib import import_module as _import_module
+
+if _typing.TYPE_CHECKING:
+    from flows.client import Client, RunStatus
+    from flows.codecs import (
+        Codec,
+        JSONCodec,
+        MsgspecCodec,
+        OrjsonCodec,
+        codec_named,
+        register_codec,
+    )
+    from flows.config import DEFAULT_SCHEMA, DBConfig
+    from flows.context import Context
+    from flows.cron import CronSchedule, parse_cron
+    from flows.errors import (
+        ConfigError,
+        ContextError,
+        DatabaseError,
+        DecodeError,
+        DriftError,
+        EmbeddedError,
+        EncodeError,
+        FlowsError,
+        LeaseLostError,
+        PayloadError,
+        PayloadSizeError,
+        RunStateError,
+        RunTimeoutError,
+        SchemaError,
+        StepPanicError,
+        StepTimeoutError,
+        TerminalError,
+        UnknownRunError,
+        UnknownScheduleError,
+        UnknownWorkflowError,
+        WorkflowPanicError,
+    )
+    from flows.ids import RunID, RunKey
+    from flows.registry import Registry, Workflow
+    from flows.retry import RetryPolicy, RunRetryPolicy, exponential_backoff
+    from flows.schedules import EverySchedule, Schedule, every, parse_schedule
+    from flows.schema import (
+        CITUS_SCHEMA_SQL,
+        SCHEMA_SQL,
+        check_version,
+        citus_schema_sql_for,
+        migrate,
+        schema_sql_for,
+    )
+    from flows.shard import shard_values_for_workflow
+    from flows.worker import Worker
 
 __all__ = [
     "CITUS_SCHEMA_SQL",
@@ -103,3 +114,46 @@ __all__ = [
     "schema_sql_for",
     "shard_values_for_workflow",
 ]
+
+_HOMES = {
+    "flows.client": "Client RunStatus",
+    "flows.codecs": "Codec JSONCodec MsgspecCodec OrjsonCodec codec_named register_codec",
+    "flows.config": "DEFAULT_SCHEMA DBConfig",
+    "flows.context": "Context",
+    "flows.cron": "CronSchedule parse_cron",
+    "flows.errors": (
+        "ConfigError ContextError DatabaseError DecodeError DriftError EmbeddedError "
+        "EncodeError FlowsError LeaseLostError PayloadError PayloadSizeError "
+        "RunStateError RunTimeoutError SchemaError StepPanicError StepTimeoutError "
+        "TerminalError UnknownRunError UnknownScheduleError UnknownWorkflowError "
+        "WorkflowPanicError"
+    ),
+    "flows.ids": "RunID RunKey",
+    "flows.registry": "Registry Workflow",
+    "flows.retry": "RetryPolicy RunRetryPolicy exponential_backoff",
+    "flows.schedules": "EverySchedule Schedule every parse_schedule",
+    "flows.schema": (
+        "CITUS_SCHEMA_SQL SCHEMA_SQL check_version citus_schema_sql_for migrate schema_sql_for"
+    ),
+    "flows.shard": "shard_values_for_workflow",
+    "flows.worker": "Worker",
+}
+"""In which module each name is. They are imported when they are used: `flows --help` uses none."""
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """Import a name, or a module of the package, when it is first used."""
+    if name in _HOME_OF:
+        value = getattr(_import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
+    if f"flows.{name}" in _HOMES:
+        return _import_module(f"flows.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return what users import, whether it was used already or not."""
+    return sorted({*globals(), *__all__})

@@ -92,6 +92,9 @@ def test_the_exported_names_are_those_of_the_design() -> None:
 
 
 def test_nothing_else_is_public_but_the_modules() -> None:
+    # Each is imported when it is used.
+    assert set(public_objects()) <= set(dir(flows))
+    assert flows.errors is errors
     names = {name for name, value in vars(flows).items() if not inspect.ismodule(value)}
     assert {name for name in names if not name.startswith("_")} - {"annotations"} == set(
         flows.__all__
@@ -124,6 +127,18 @@ def test_importing_flows_loads_neither_the_command_line_nor_optional_packages() 
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert set(done.stdout.split()) & KEPT_OUT == set()
+
+
+def test_the_list_of_commands_is_told_without_what_commands_need() -> None:
+    program = (
+        "import sys\nfrom flows.cli import main\n"
+        "try:\n    main(['--help'])\nfinally:\n    print(*sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert loaded & {"psycopg", "msgspec", "rich", "asyncio", "flows.worker"} == set()
 
 
 def test_every_error_stands_in_the_tree_of_one_file() -> None:

@@ -52,7 +52,11 @@ class Due(msgspec.Struct, frozen=True):
 
 def verdict(findings: Iterable[Finding]) -> Level:
     """Return the worst level."""
-    return max((finding.level for finding in findings), key=_LEVELS.index, default="ok")
+    worst: Level = "ok"
+    for finding in findings:
+        if _LEVELS.index(finding.level) > _LEVELS.index(worst):
+            worst = finding.level
+    return worst
 
 
 def judge_clock(ahead_s: float) -> Finding:

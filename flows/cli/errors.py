@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli.options import DEBUG_KEY
-from flows.supervisor.exits import ExitCode, exit_code_for, explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["run_rendered"]
+
+_INTERRUPTED = 130
+"""`ExitCode.INTERRUPTED`, whose module takes a while to import."""
 
 
 def run_rendered(command: click.Command, arguments: Sequence[str] | None = None) -> int:
@@ -24,22 +25,28 @@ def run_rendered(command: click.Command, arguments: Sequence[str] | None = None)
     settings: dict[str, Any] = {}
     try:
         result = command.main(arguments, standalone_mode=False, obj=settings)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return ExitCode.INTERRUPTED
+        return _INTERRUPTED
     except BrokenPipeError:
         return _output_is_closed()
     except Exception as error:  # noqa: BLE001  the last place where an error can be told
         return _render(error, debug=bool(settings.get(DEBUG_KEY)))
-    return result if isinstance(result, int) else ExitCode.OK
+    return result if isinstance(result, int) else 0
 
 
 def _render(error: Exception, *, debug: bool) -> int:
+    # What is not needed to say what commands there are.
+    from flows.supervisor.exits import ExitCode, exit_code_for, explain  # noqa: PLC0415
+
     code = exit_code_for(error)
     if debug:
+        import traceback  # noqa: PLC0415
+
         traceback.print_exception(error)
     click.echo(f"flows: error: {explain(error)}", err=True)
     if code is ExitCode.INTERNAL and not debug:
@@ -53,4 +60,4 @@ def _output_is_closed() -> int:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
-    return ExitCode.OK
+    return 0
