@@ -9,7 +9,7 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 if _typing.TYPE_CHECKING:
-    from flows.client import Client, RunStatus
+    from flows.client import Client, ConnectedClient, RunStatus
     from flows.codecs import (
         Codec,
         JSONCodec,
@@ -66,6 +66,7 @@ __all__ = [
     "Client",
     "Codec",
     "ConfigError",
+    "ConnectedClient",
     "Context",
     "ContextError",
     "CronSchedule",
@@ -116,7 +117,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "flows.client": "Client RunStatus",
+    "flows.client": "Client ConnectedClient RunStatus",
     "flows.codecs": "Codec JSONCodec MsgspecCodec OrjsonCodec codec_named register_codec",
     "flows.config": "DEFAULT_SCHEMA DBConfig",
     "flows.context": "Context",

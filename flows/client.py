@@ -1,342 +1,235 @@
-"""The client: begins runs, publishes events and asks after runs, in the caller's transaction."""
+"""The client: in transactions of the caller's, or with connections of its own."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
+import contextlib
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from flows import payloads
-from flows.client_base import SupportsCursor, naming, route, text
-from flows.clock import seconds
-from flows.config import why_no_key
-from flows.errors import ConfigError, RunStateError, UnknownRunError
-from flows.ids import RunKey
-from flows.payloads import Payload
-from flows.schedule_client import ScheduleOperations
-from flows.sql import arrays
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from flows.clock import StopSignal, monotonic, seconds
+from flows.database import connect, is_pooled, parameters
+from flows.errors import ConfigError, DatabaseError
+from flows.run_client import Deadline, RunOperations, RunStatus
+from flows.schema import check_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
+    from datetime import timedelta
+    from types import TracebackType
 
+    import psycopg
+
+    from flows.ids import RunKey
     from flows.registry import Workflow, WorkflowClass
 
-__all__ = ["Client", "RunStatus", "SupportsCursor"]
+__all__ = ["Client", "ConnectedClient", "RunStatus"]
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
-Deadline = timedelta | datetime
-"""An instant, or how long from now by the database's clock."""
+POLL_S = (0.005, 0.25)
+"""How often `wait` asks: at first for a run that takes milliseconds, then ever more rarely."""
 
-BULK_ROWS = 10_000
-"""Rows of one statement of begin_many_tx, which bounds its memory here and in the server."""
-
-BULK_BYTES = 32 * 1024 * 1024
-"""Bytes of the inputs in such a statement, though it has one row at least."""
+CONNECTION_S = 30.0
+_OVER = frozenset({"completed", "failed", "cancelled"})
 
 
-class RunStatus(NamedTuple):
-    """The state of a run.
-
-    Attributes:
-        status: queued, running, sleeping, waiting_event, completed, failed or cancelled.
-        error: of the last failed attempt, or None.
-        attempts: how many attempts have failed.
-        created_at: when it was begun.
-        updated_at: when its state last changed.
-        next_wake_at: when a sleeping run wakes, else None.
-    """
-
-    status: str
-    error: str | None
-    attempts: int
-    created_at: datetime
-    updated_at: datetime
-    next_wake_at: datetime | None
-
-
-class Client(ScheduleOperations):
+class Client(RunOperations):
     """Begins runs, publishes events, asks after runs, and keeps schedules.
 
-    Every method works in the transaction of the `tx` it is given, which is never committed or
-    rolled back here and keeps its settings. Its refusals are `FlowsError`s that leave the
-    transaction usable. A client holds no connection and may be shared by threads.
+    Every method whose name ends in `_tx` works in the transaction of the `tx` it is given, which is
+    never committed or rolled back here and keeps its settings. Its refusals are `FlowsError`s that
+    leave the transaction usable. A client holds no connection and may be shared by threads; one
+    that does is made by `connect`.
     """
 
-    @overload
-    def begin_tx(
+    @staticmethod
+    def connect(dsn: str, *, pool_size: int = 4, **options: Any) -> ConnectedClient:
+        """Return a client with connections of its own.
+
+        Args:
+            dsn: the database; through a pooler, too.
+            pool_size: how many connections it has at most. It opens them when it needs them.
+            options: those of `Client`.
+
+        Raises:
+            ConfigError: the DSN cannot be read, or `pool_size` is less than 1.
+            DatabaseError: the database cannot be reached.
+            SchemaError: the tables are missing, or of another version.
+        """
+        return ConnectedClient(dsn, pool_size=pool_size, **options)
+
+
+class ConnectedClient(Client):
+    """A client that owns its connections, and takes part in transactions of yours all the same.
+
+    Each method without `_tx` is a transaction, committed when it returns. Made by `Client.connect`.
+    It may be shared by threads. Not by processes: connect after a fork.
+    """
+
+    def __init__(self, dsn: str, *, pool_size: int = 4, **options: Any) -> None:
+        """Connect; see `Client.connect`."""
+        super().__init__(**options)
+        if pool_size < 1:
+            raise ConfigError(f"pool_size is at least 1, not {pool_size}")
+        with connect(dsn, "flows client") as connection:
+            check_version(connection, self._config)
+            pooled = is_pooled(connection)
+        self._pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(
+            parameters(dsn, "flows client"),
+            kwargs={"prepare_threshold": None} if pooled else {},
+            min_size=0,
+            max_size=pool_size,
+            timeout=CONNECTION_S,
+            # One from before a restart of the server is replaced and not handed out.
+            check=ConnectionPool.check_connection,
+            name="flows client",
+            open=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
         self,
-        tx: SupportsCursor,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client cannot be used any more."""
+        self._pool.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """Yield a connection in a transaction that is committed at the end of the block.
+
+        For rows of your own beside what the methods with `_tx` do; an exception rolls back.
+
+        Raises:
+            DatabaseError: no connection can be had.
+        """
+        try:
+            connection = self._pool.getconn()
+        except PoolClosed as error:
+            raise DatabaseError("the client is closed") from error
+        except PoolTimeout as error:
+            raise DatabaseError(f"no connection for the client: {error}") from error
+        try:
+            with connection:
+                yield connection
+        finally:
+            self._pool.putconn(connection)
+
+    @overload
+    def begin(
+        self,
         workflow: Workflow[InputT, Any] | WorkflowClass[InputT, Any],
         input: InputT,
         *,
         deadline: Deadline | None = ...,
     ) -> RunKey: ...
     @overload
-    def begin_tx(
+    def begin(
         self,
-        tx: SupportsCursor,
         workflow: Workflow[None, Any] | WorkflowClass[None, Any],
         *,
         deadline: Deadline | None = ...,
     ) -> RunKey: ...
     @overload
-    def begin_tx(
-        self,
-        tx: SupportsCursor,
-        workflow: str,
-        input: Any = ...,
-        *,
-        deadline: Deadline | None = ...,
+    def begin(
+        self, workflow: str, input: Any = ..., *, deadline: Deadline | None = ...
     ) -> RunKey: ...
-    def begin_tx(
+    def begin(
         self,
-        tx: SupportsCursor,
         workflow: Any,
         input: Any = None,  # noqa: A002
         *,
         deadline: Deadline | None = None,
     ) -> RunKey:
-        """Begin a run: it is there, and workers are told, when the caller commits.
+        """Begin a run, as `begin_tx` does, and commit."""
+        with self.transaction() as tx:
+            return self.begin_tx(tx, workflow, input, deadline=deadline)
 
-        Args:
-            tx: the caller's transaction.
-            workflow: a workflow's handle, object or name. A handle brings its codec, and the
-                input is checked against its annotation.
-            input: what the workflow function is given.
-            deadline: when the run fails at the latest, with `RunTimeoutError`: an instant, or how
-                long from now by the database's clock. None for as long as it takes.
-
-        Raises:
-            EncodeError: the codec cannot keep the input.
-            PayloadSizeError: it is larger than `max_payload`.
-            DecodeError: the input does not fit the workflow's annotation.
-            ConfigError: `workflow` is none, or has no valid name; or the deadline is no positive
-                timedelta and no aware datetime.
-            SchemaError: the tables are missing.
-        """
-        name, encode = self._encoder(workflow)
-        limit = _deadline(deadline)
-        payload = encode(input)
-        key = self._new_key(name)
-        with self._cursor(tx) as cursor:
-            cursor.execute(
-                self._query("insert_run"),
-                {
-                    **route(key),
-                    "workflow_name": name,
-                    "input_json": text(payload.json),
-                    "input_bytes": payload.binary,
-                    "codec": payload.codec,
-                    "now": self._now() if self._now else None,
-                    "channel": self._channel,
-                    "payload": key.workflow_name_shard if deadline is None else str(key),
-                    **limit,
-                },
-            )
-        return key
-
-    def begin_many_tx(
+    def begin_many(
         self,
-        tx: SupportsCursor,
         workflow: Workflow[InputT, Any] | WorkflowClass[InputT, Any] | str,
         inputs: Iterable[InputT],
         *,
         deadline: Deadline | None = None,
     ) -> list[RunKey]:
-        """Begin a run for each input, in few statements; `deadline` as for `begin_tx`.
+        """Begin a run for each input, all or none, as `begin_many_tx` does, and commit."""
+        with self.transaction() as tx:
+            return self.begin_many_tx(tx, workflow, inputs, deadline=deadline)
 
-        Returns:
-            The keys, in the order of the inputs. All inputs are encoded before the first
-            statement, so a value that cannot be kept begins nothing.
+    def publish_event(self, run_key: RunKey | str, event_name: str, payload: Any = None) -> None:
+        """Publish an event of one run, as `publish_event_tx` does, and commit."""
+        with self.transaction() as tx:
+            self.publish_event_tx(tx, run_key, event_name, payload)
 
-        Raises:
-            EncodeError: the codec cannot keep an input.
-            PayloadSizeError: one is larger than `max_payload`.
-            DecodeError: an input does not fit the workflow's annotation.
-            ConfigError: as for `begin_tx`.
-            SchemaError: the tables are missing.
-        """
-        name, encode = self._encoder(workflow)
-        limit = _deadline(deadline)
-        encoded = [encode(value) for value in inputs]
-        keys = [self._new_key(name) for _ in encoded]
-        by_shard: dict[str, list[int]] = {}
-        for index, key in enumerate(keys):
-            by_shard.setdefault(key.workflow_name_shard, []).append(index)
-        now = self._now() if self._now else None
-        with self._cursor(tx) as cursor:
-            arrays.register(cursor.adapters)
-            encoding = cursor.connection.info.encoding
-            for shard, indexes in sorted(by_shard.items()):
-                for part in _parts(indexes, encoded):
-                    rows = [encoded[index] for index in part]
-                    ids = [str(keys[index].run_id) for index in part]
-                    values = {"shard": shard, "workflow_name": name, "now": now, **limit}
-                    cursor.execute(
-                        self._query("insert_runs"), values | _arrays(ids, rows, encoding)
-                    )
-                # One that names a run has the worker look at deadlines.
-                self._notify(cursor, shard if deadline is None else str(keys[indexes[0]]))
-        return keys
-
-    def publish_event_tx(
-        self,
-        tx: SupportsCursor,
-        run_key: RunKey | str,
-        event_name: str,
-        payload: Any = None,
-    ) -> None:
-        """Publish an event of one run and wake the run if it waits for it.
-
-        The last payload published under a name wins; a wait that has returned keeps what it got.
-
-        Raises:
-            UnknownRunError: there is no such run.
-            EncodeError: the client's codec cannot keep the payload.
-            PayloadSizeError: it is larger than the client's `max_payload`.
-            ConfigError: the event's name or the key's text cannot be used.
-        """
-        key = _as_key(run_key)
-        fault = why_no_key(event_name)
-        if fault is not None:
-            raise ConfigError(f"an event's name {fault}")
-        encode = naming(f"the payload of event {event_name!r}", self._encode)
-        encoded = encode(payload)
-        values = {
-            **route(key),
-            "event_name": event_name,
-            "payload_json": text(encoded.json),
-            "payload_bytes": encoded.binary,
-            "codec": encoded.codec,
-        }
-        with self._cursor(tx) as cursor:
-            if not self._touches(cursor, "upsert_event", values):
-                raise UnknownRunError(str(key))
-            if self._touches(cursor, "wake_run", values):
-                cursor.execute(self._query("satisfy_wait"), values)
-            self._notify(cursor, str(key))
-
-    def get_run_status_tx(self, tx: SupportsCursor, run_key: RunKey | str) -> RunStatus:
-        """Return the state of a run as `tx` sees it.
-
-        Raises:
-            UnknownRunError: there is no such run.
-        """
-        key = _as_key(run_key)
-        row = self._fetch(tx, "read_run_status", key)
-        if row is None:
-            raise UnknownRunError(str(key))
-        status = RunStatus(*row)
-        return status if status.status == "sleeping" else status._replace(next_wake_at=None)
+    def status(self, run_key: RunKey | str) -> RunStatus:
+        """Return the state of a run, as `get_run_status_tx` does."""
+        with self.transaction() as tx:
+            return self.get_run_status_tx(tx, run_key)
 
     @overload
-    def get_run_output_tx(self, tx: SupportsCursor, run_key: RunKey | str) -> Any: ...
+    def output(self, run_key: RunKey | str) -> Any: ...
     @overload
-    def get_run_output_tx(
-        self,
-        tx: SupportsCursor,
-        run_key: RunKey | str,
-        type: type[OutputT],
+    def output(self, run_key: RunKey | str, type: type[OutputT]) -> OutputT: ...
+    @overload
+    def output(self, run_key: RunKey | str, type: Any) -> Any: ...
+    def output(self, run_key: RunKey | str, type: Any = Any) -> Any:  # noqa: A002
+        """Return the output of a completed run, as `get_run_output_tx` does."""
+        with self.transaction() as tx:
+            return self.get_run_output_tx(tx, run_key, type)
+
+    def cancel(self, run_key: RunKey | str) -> None:
+        """Cancel a run, or have the worker that executes it do so, as `cancel_run_tx` does."""
+        with self.transaction() as tx:
+            self.cancel_run_tx(tx, run_key)
+
+    @overload
+    def wait(self, run_key: RunKey | str, *, timeout: timedelta | None = ...) -> Any: ...
+    @overload
+    def wait(
+        self, run_key: RunKey | str, type: type[OutputT], *, timeout: timedelta | None = ...
     ) -> OutputT: ...
     @overload
-    def get_run_output_tx(self, tx: SupportsCursor, run_key: RunKey | str, type: Any) -> Any: ...
-    def get_run_output_tx(
+    def wait(self, run_key: RunKey | str, type: Any, *, timeout: timedelta | None = ...) -> Any: ...
+    def wait(
         self,
-        tx: SupportsCursor,
         run_key: RunKey | str,
         type: Any = Any,  # noqa: A002
+        *,
+        timeout: timedelta | None = None,
     ) -> Any:
-        """Return the output of a completed run, decoded to `type`; to plain builtins without.
+        """Wait until a run is over, and return its output.
+
+        It asks every 5 ms at first and then ever more rarely, four times a second in the end: a run
+        that ends tells nobody, because for most of them nobody waits.
+
+        Args:
+            run_key: the run.
+            type: what the output is decoded to; plain builtins without.
+            timeout: how long to wait at most, None for as long as it takes.
 
         Raises:
+            TimeoutError: it is not over within the time. The run goes on.
+            RunStateError: it has failed or was cancelled; says which, and its error.
             UnknownRunError: there is no such run.
-            RunStateError: it is not completed; says its status, and its error if it failed.
             DecodeError: the output does not fit the type.
         """
-        key = _as_key(run_key)
-        row = self._fetch(tx, "read_run_output", key)
-        if row is None:
-            raise UnknownRunError(str(key))
-        status, error, document, binary, codec = row
-        if status != "completed":
-            headline = error.partition("\n")[0] if error else None
-            raise RunStateError(str(key), status, "give an output", headline)
-        stored = Payload(None if document is None else document.encode(), binary, codec)
-        return payloads.decode(stored, type)
-
-    def cancel_run_tx(self, tx: SupportsCursor, run_key: RunKey | str) -> None:
-        """Cancel a run.
-
-        One that is queued, sleeping or waiting for an event is cancelled at once. For one that is
-        running the request is recorded, without waiting for its attempt, and its worker is told
-        when the caller commits: what the attempt has written since it opened `wf.tx` is undone,
-        and the run ends `cancelled`, unless its attempt ends it before the request arrives.
-
-        Raises:
-            UnknownRunError: there is no such run.
-            RunStateError: it is over.
-        """
-        key = _as_key(run_key)
-        with self._cursor(tx) as cursor:
-            if self._touches(cursor, "cancel_run", route(key)):
-                return
-            if self._touches(cursor, "request_cancel", route(key)):
-                self._notify(cursor, str(key))
-                return
-        raise RunStateError(str(key), self.get_run_status_tx(tx, key).status, "be cancelled")
-
-    def _fetch(self, tx: SupportsCursor, query: str, key: RunKey) -> Sequence[Any] | None:
-        with self._cursor(tx) as cursor:
-            return cast(
-                "Sequence[Any] | None", cursor.execute(self._query(query), route(key)).fetchone()
-            )
-
-
-def _deadline(deadline: Deadline | None) -> dict[str, Any]:
-    """Return the parameters that say when a run fails at the latest."""
-    if isinstance(deadline, timedelta) and deadline > timedelta():
-        return {"deadline": None, "deadline_in_s": seconds(deadline)}
-    if isinstance(deadline, datetime) and deadline.tzinfo is not None:
-        return {"deadline": deadline, "deadline_in_s": None}
-    if deadline is None:
-        return {"deadline": None, "deadline_in_s": None}
-    raise ConfigError(
-        f"a deadline is a positive timedelta or a datetime with a time zone, not {deadline!r}"
-    )
-
-
-def _as_key(key: object) -> RunKey:
-    """Return a key that can be asked for, whether it came as a pair or as text."""
-    if isinstance(key, tuple) and len(key) == 2:
-        key = f"{key[0]}:{key[1]}"
-    if not isinstance(key, str):
-        raise ConfigError(f"{key!r} is not a run key")
-    return RunKey.parse(key)
-
-
-def _parts(indexes: list[int], encoded: list[Payload]) -> Iterator[list[int]]:
-    """Yield the rows in parts for a statement each."""
-    part: list[int] = []
-    size = 0
-    for index in indexes:
-        size += encoded[index].size
-        if part and (size > BULK_BYTES or len(part) == BULK_ROWS):
-            yield part
-            part, size = [], encoded[index].size
-        part.append(index)
-    if part:
-        yield part
-
-
-def _arrays(run_ids: list[str], rows: list[Payload], encoding: str) -> dict[str, Any]:
-    documents = [row.json for row in rows]
-    if encoding != "utf-8":
-        # Arrays go out as they are, so in the encoding of the caller's connection.
-        documents = [document and document.decode().encode(encoding) for document in documents]
-    return {
-        "run_ids": arrays.UuidArray(run_ids),
-        "input_json": arrays.JsonbArray(documents),
-        "input_bytes": arrays.ByteaArray([row.binary for row in rows]),
-        "codec": rows[0].codec,
-    }
+        give_up_s = None if timeout is None else monotonic() + seconds(timeout)
+        pause, (delay_s, longest_s) = StopSignal(), POLL_S
+        while (status := self.status(run_key).status) not in _OVER:
+            if give_up_s is not None:
+                left_s = give_up_s - monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(f"run {run_key} is {status} after {timeout}")
+                delay_s = min(delay_s, left_s)
+            pause.wait(delay_s)
+            delay_s = min(longest_s, delay_s * 2)
+        return self.output(run_key, type)

@@ -44,6 +44,7 @@ NAMES = {
 
 # What the design does not list and users need nevertheless.
 BESIDES = {
+    "ConnectedClient",  # what Client.connect returns, for annotations
     "EverySchedule",  # the type of every(), for annotations
     "parse_schedule",  # what a schedule of one's own is read back with
     "Workflow",  # the type of handles, for annotations

@@ -1,0 +1,41 @@
+"""The code on the page about clients runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from flows import Client, Context, Registry
+
+if TYPE_CHECKING:
+    from tests.running import Runs
+
+PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def test_a_run_is_begun_with_a_row_and_another_is_waited_for(runs: Runs) -> None:
+    registry = Registry()
+
+    @registry.workflow("ship")
+    def ship(wf: Context, item: str) -> str:
+        paid = wf.wait_for_event("paid/v1", "Paid")
+        return f"{item} for {paid['amount']}"
+
+    runs.connection.execute("CREATE TABLE public.orders (item text, run text)")
+    names: dict[str, Any] = {}
+    for block in re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        exec(block, names)
+    runs.start(registry)
+    assert names["ship_and_wait"](runs.dsn) == "a lamp for 12"
+    key = names["place"](runs.dsn, "a chair")
+    assert runs.rows("SELECT item, run FROM public.orders") == [("a chair", str(key))]
+    with psycopg.connect(runs.dsn) as tx:
+        Client().publish_event_tx(tx, key, "Paid", {"amount": 5})
+    runs.wait_for(key, "completed")
+    assert runs.output(key) == "a chair for 5"
