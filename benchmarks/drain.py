@@ -22,7 +22,7 @@ from benchmarks.arena import (
 )
 from benchmarks.pgbench import one_transaction_per_run
 
-__all__ = ["drain", "main"]
+__all__ = ["drain", "main", "one_transaction_per_run"]
 
 GOAL = 1.6
 

@@ -1,0 +1,1 @@
+"""Programs of other engines, each executed by the Python of an environment of its own."""
