@@ -8,6 +8,7 @@ from importlib import resources
 import pytest
 
 from flows import sql
+from tests.statement_marks import NO_TABLE
 
 QUERIES = sorted(
     entry.name.removesuffix(".sql")
@@ -44,7 +45,7 @@ def test_a_query_names_every_table_with_its_schema(name: str) -> None:
     statement = sql.load(name, "Other").decode()
     assert "flows" not in statement
     assert re.findall(rf"(?:FROM|JOIN|INTO|UPDATE)\s+({TABLES})\b", statement) == []
-    assert re.search(rf'"Other"\.(?:{TABLES})\b', statement) or name in {"notify", "read_time"}
+    assert re.search(rf'"Other"\.(?:{TABLES})\b', statement) or name in NO_TABLE
 
 
 def test_only_names_of_tables_are_replaced() -> None:
