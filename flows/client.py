@@ -10,18 +10,19 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from flows.clock import StopSignal, monotonic, seconds
 from flows.database import connect, is_pooled, parameters
 from flows.errors import ConfigError, DatabaseError
-from flows.run_client import Deadline, RunOperations, RunStatus
+from flows.run_client import RunOperations, RunStatus
 from flows.schema import check_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from types import TracebackType
 
     import psycopg
 
     from flows.ids import RunKey
     from flows.registry import Workflow, WorkflowClass
+    from flows.run_times import Deadline
 
 __all__ = ["Client", "ConnectedClient", "RunStatus"]
 
@@ -131,6 +132,8 @@ class ConnectedClient(Client):
         input: InputT,
         *,
         deadline: Deadline | None = ...,
+        delay: timedelta | None = ...,
+        start_at: datetime | None = ...,
     ) -> RunKey: ...
     @overload
     def begin(
@@ -138,10 +141,18 @@ class ConnectedClient(Client):
         workflow: Workflow[None, Any] | WorkflowClass[None, Any],
         *,
         deadline: Deadline | None = ...,
+        delay: timedelta | None = ...,
+        start_at: datetime | None = ...,
     ) -> RunKey: ...
     @overload
     def begin(
-        self, workflow: str, input: Any = ..., *, deadline: Deadline | None = ...
+        self,
+        workflow: str,
+        input: Any = ...,
+        *,
+        deadline: Deadline | None = ...,
+        delay: timedelta | None = ...,
+        start_at: datetime | None = ...,
     ) -> RunKey: ...
     def begin(
         self,
@@ -149,10 +160,14 @@ class ConnectedClient(Client):
         input: Any = None,  # noqa: A002
         *,
         deadline: Deadline | None = None,
+        delay: timedelta | None = None,
+        start_at: datetime | None = None,
     ) -> RunKey:
         """Begin a run, as `begin_tx` does, and commit."""
         with self.transaction() as tx:
-            return self.begin_tx(tx, workflow, input, deadline=deadline)
+            return self.begin_tx(
+                tx, workflow, input, deadline=deadline, delay=delay, start_at=start_at
+            )
 
     def begin_many(
         self,
@@ -160,10 +175,14 @@ class ConnectedClient(Client):
         inputs: Iterable[InputT],
         *,
         deadline: Deadline | None = None,
+        delay: timedelta | None = None,
+        start_at: datetime | None = None,
     ) -> list[RunKey]:
         """Begin a run for each input, all or none, as `begin_many_tx` does, and commit."""
         with self.transaction() as tx:
-            return self.begin_many_tx(tx, workflow, inputs, deadline=deadline)
+            return self.begin_many_tx(
+                tx, workflow, inputs, deadline=deadline, delay=delay, start_at=start_at
+            )
 
     def publish_event(self, run_key: RunKey | str, event_name: str, payload: Any = None) -> None:
         """Publish an event of one run, as `publish_event_tx` does, and commit."""

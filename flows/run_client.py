@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 
 from flows import payloads
 from flows.client_base import SupportsCursor, naming, route, text
-from flows.clock import seconds
 from flows.config import why_no_key
 from flows.errors import ConfigError, RunStateError, UnknownRunError
 from flows.ids import RunKey
 from flows.payloads import Payload
+from flows.run_times import times
 from flows.schedule_client import ScheduleOperations
 from flows.sql import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime, timedelta
 
     from flows.registry import Workflow, WorkflowClass
+    from flows.run_times import Deadline
 
-__all__ = ["Deadline", "RunOperations", "RunStatus", "SupportsCursor"]
+__all__ = ["RunOperations", "RunStatus", "SupportsCursor"]
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
-
-Deadline = timedelta | datetime
-"""An instant, or how long from now by the database's clock."""
 
 BULK_ROWS = 10_000
 """Rows of one statement of begin_many_tx, which bounds its memory here and in the server."""
@@ -44,7 +42,7 @@ class RunStatus(NamedTuple):
         attempts: how many attempts have failed.
         created_at: when it was begun.
         updated_at: when its state last changed.
-        next_wake_at: when a sleeping run wakes, else None.
+        next_wake_at: when a sleeping run wakes, or starts if it was delayed; else None.
     """
 
     status: str
@@ -66,6 +64,8 @@ class RunOperations(ScheduleOperations):
         input: InputT,
         *,
         deadline: Deadline | None = ...,
+        delay: timedelta | None = ...,
+        start_at: datetime | None = ...,
     ) -> RunKey: ...
     @overload
     def begin_tx(
@@ -74,6 +74,8 @@ class RunOperations(ScheduleOperations):
         workflow: Workflow[None, Any] | WorkflowClass[None, Any],
         *,
         deadline: Deadline | None = ...,
+        delay: timedelta | None = ...,
+        start_at: datetime | None = ...,
     ) -> RunKey: ...
     @overload
     def begin_tx(
@@ -83,6 +85,8 @@ class RunOperations(ScheduleOperations):
         input: Any = ...,
         *,
         deadline: Deadline | None = ...,
+        delay: timedelta | None = ...,
+        start_at: datetime | None = ...,
     ) -> RunKey: ...
     def begin_tx(
         self,
@@ -91,6 +95,8 @@ class RunOperations(ScheduleOperations):
         input: Any = None,  # noqa: A002
         *,
         deadline: Deadline | None = None,
+        delay: timedelta | None = None,
+        start_at: datetime | None = None,
     ) -> RunKey:
         """Begin a run: it is there, and workers are told, when the caller commits.
 
@@ -101,17 +107,20 @@ class RunOperations(ScheduleOperations):
             input: what the workflow function is given.
             deadline: when the run fails at the latest, with `RunTimeoutError`: an instant, or how
                 long from now by the database's clock. None for as long as it takes.
+            delay: how long from now by the database's clock it starts; until then it is sleeping.
+            start_at: when it starts, instead of a delay.
 
         Raises:
             EncodeError: the codec cannot keep the input.
             PayloadSizeError: it is larger than `max_payload`.
             DecodeError: the input does not fit the workflow's annotation.
-            ConfigError: `workflow` is none, or has no valid name; or the deadline is no positive
-                timedelta and no aware datetime.
+            ConfigError: `workflow` is none, or has no valid name; the deadline is no positive
+                timedelta and no aware datetime; the delay is negative, `start_at` has no time
+                zone, or both are given.
             SchemaError: the tables are missing.
         """
         name, encode = self._encoder(workflow)
-        limit = _deadline(deadline)
+        when = times(deadline, delay, start_at)
         payload = encode(input)
         key = self._new_key(name)
         with self._cursor(tx) as cursor:
@@ -126,7 +135,7 @@ class RunOperations(ScheduleOperations):
                     "now": self._now() if self._now else None,
                     "channel": self._channel,
                     "payload": key.workflow_name_shard if deadline is None else str(key),
-                    **limit,
+                    **when,
                 },
             )
         return key
@@ -138,8 +147,10 @@ class RunOperations(ScheduleOperations):
         inputs: Iterable[InputT],
         *,
         deadline: Deadline | None = None,
+        delay: timedelta | None = None,
+        start_at: datetime | None = None,
     ) -> list[RunKey]:
-        """Begin a run for each input, in few statements; `deadline` as for `begin_tx`.
+        """Begin a run for each input, in few statements; options as for `begin_tx`.
 
         Returns:
             The keys, in the order of the inputs. All inputs are encoded before the first
@@ -153,7 +164,7 @@ class RunOperations(ScheduleOperations):
             SchemaError: the tables are missing.
         """
         name, encode = self._encoder(workflow)
-        limit = _deadline(deadline)
+        when = times(deadline, delay, start_at)
         encoded = [encode(value) for value in inputs]
         keys = [self._new_key(name) for _ in encoded]
         by_shard: dict[str, list[int]] = {}
@@ -167,7 +178,7 @@ class RunOperations(ScheduleOperations):
                 for part in _parts(indexes, encoded):
                     rows = [encoded[index] for index in part]
                     ids = [str(keys[index].run_id) for index in part]
-                    values = {"shard": shard, "workflow_name": name, "now": now, **limit}
+                    values = {"shard": shard, "workflow_name": name, "now": now, **when}
                     cursor.execute(
                         self._query("insert_runs"), values | _arrays(ids, rows, encoding)
                     )
@@ -286,19 +297,6 @@ class RunOperations(ScheduleOperations):
             return cast(
                 "Sequence[Any] | None", cursor.execute(self._query(query), route(key)).fetchone()
             )
-
-
-def _deadline(deadline: Deadline | None) -> dict[str, Any]:
-    """Return the parameters that say when a run fails at the latest."""
-    if isinstance(deadline, timedelta) and deadline > timedelta():
-        return {"deadline": None, "deadline_in_s": seconds(deadline)}
-    if isinstance(deadline, datetime) and deadline.tzinfo is not None:
-        return {"deadline": deadline, "deadline_in_s": None}
-    if deadline is None:
-        return {"deadline": None, "deadline_in_s": None}
-    raise ConfigError(
-        f"a deadline is a positive timedelta or a datetime with a time zone, not {deadline!r}"
-    )
 
 
 def _as_key(key: object) -> RunKey:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from flows.client_base import ClientBase, route, text
 from flows.config import SCHEDULE_REFRESH, why_no_key
 from flows.errors import ConfigError, UnknownScheduleError
+from flows.run_times import times
 from flows.schedules import (
     CatchUp,
     Overlap,
@@ -123,7 +124,7 @@ class ScheduleOperations(ClientBase):
                 "now": now,
             }
             if key is not None:
-                values = run | route(key) | {"deadline": None, "deadline_in_s": None}
+                values = run | route(key) | times()
                 values |= {"channel": self._channel, "payload": key.workflow_name_shard}
                 cursor.execute(self._query("insert_run"), values)
             row = {"schedule_id": schedule_id, **run, **rule, **asdict(options), **_last(key, now)}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.options import database_options, debug_option
+from flows.cli.options import Instant, Span, database_options, debug_option
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flows.registry import Registry
 
 __all__ = ["begin"]
@@ -25,6 +28,13 @@ __all__ = ["begin"]
     help="Look the workflow up in an app: its codec is used, and the input must fit its type."
     " Without it any name is taken, and the input is stored as JSON.",
 )
+@click.option("--delay", type=Span(), metavar="SPAN", help="Start it after 90s, 2h, 1d12h.")
+@click.option(
+    "--start-at",
+    type=Instant(),
+    metavar="TIME",
+    help="Start it at an instant, as in 2027-01-31T09:00+01:00.",
+)
 @database_options
 @debug_option
 def begin(
@@ -32,6 +42,8 @@ def begin(
     name: str,
     document: str | None,
     target: str | None,
+    delay: float | None,
+    start_at: datetime | None,
     dsn: str | None,
     schema: str,
     shards: int,
@@ -61,7 +73,13 @@ def begin(
     with open_session(dsn, may_create=True) as session:
         session.make_ready(config)
         with session.connection.transaction():
-            key = Client(db_config=config).begin_tx(session.connection, workflow, value)
+            key = Client(db_config=config).begin_tx(
+                session.connection,
+                workflow,
+                value,
+                delay=None if delay is None else timedelta(seconds=delay),
+                start_at=start_at,
+            )
     write(f"{key}\n")
 
 

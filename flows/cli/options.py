@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     ParamType = click.ParamType[float]
+    InstantType = click.ParamType[datetime]
 else:
-    ParamType = click.ParamType  # generic for type checkers alone, in older versions
+    ParamType = InstantType = click.ParamType  # generic for type checkers alone, in older versions
 
 __all__ = [
     "DEBUG_KEY",
     "STATUSES",
+    "Instant",
     "Seconds",
     "Span",
     "database_options",
@@ -73,6 +76,22 @@ class Span(ParamType):
             return value if isinstance(value, float) else parse_span(value)
         except ValueError as error:
             self.fail(f"{error}.", param, ctx)
+
+
+class Instant(InstantType):
+    """An instant as ISO 8601 writes it, with its offset from UTC."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it; what is none, or has no offset, is refused."""
+        try:
+            instant = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 2027-01-31T09:00+01:00.", param, ctx)
+        if instant.tzinfo is None:
+            self.fail(f"{value!r} has no offset from UTC; add Z or +01:00.", param, ctx)
+        return instant
 
 
 def debug_option(function: F) -> F:

@@ -197,6 +197,8 @@ SHARED = {
     "run_timeout_s": None,
     "deadline": None,
     "deadline_in_s": None,
+    "delay_s": None,
+    "start_at": None,
 }
 SCHEDULED = {"workflow_names": ["demo", "demo-due", "unheard-of"]}
 PAYLOAD = {"payload_json": "1", "payload_bytes": None}

@@ -134,6 +134,7 @@ def use_client(tx: psycopg.Connection[Any], dict_tx: psycopg.Connection[dict[str
     assert_type(client.begin_tx(tx, Demo(), job), RunKey)
     assert_type(client.begin_tx(tx, "render", {"id": 1, "scene": "sea"}), RunKey)
     assert_type(client.begin_tx(tx, nightly, None), RunKey)
+    assert_type(client.begin_tx(tx, nightly, delay=timedelta(days=3)), RunKey)
     assert_type(client.begin_many_tx(tx, render, [job, job]), list[RunKey])
 
     client.publish_event_tx(tx, key, "CustomerNumber", 3)

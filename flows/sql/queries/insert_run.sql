@@ -1,17 +1,26 @@
--- Enqueue one run and tell the workers of its shard, in one statement. Within a transaction
--- PostgreSQL sends equal notifications once. That of a run with a deadline names the run.
+-- Enqueue one run, or have it sleep until it starts, and tell the workers of its shard, in one
+-- statement. Within a transaction PostgreSQL sends equal notifications once. That of a run with a
+-- deadline names the run.
 -- Locks:  its new row.
 -- Index:  none.
 INSERT INTO flows.runs (
     workflow_name_shard, run_id, workflow_name, status, input_json, input_bytes, codec,
-    deadline, created_at, updated_at
+    next_wake_at, deadline, created_at, updated_at
 )
 VALUES (
     %(shard)s, %(run_id)s, %(workflow_name)s,
-    'queued' || CASE
+    CASE
+        WHEN %(start_at)s::timestamptz IS NULL AND %(delay_s)s::float8 IS NULL THEN 'queued'
+        ELSE 'sleeping'
+    END || CASE
         WHEN %(channel)s::text IS NULL THEN '' ELSE pg_notify(%(channel)s, %(payload)s)::text
     END,
     %(input_json)s::jsonb, %(input_bytes)s, %(codec)s,
+    coalesce(
+        %(start_at)s::timestamptz,
+        coalesce(%(now)s::timestamptz, statement_timestamp())
+        + %(delay_s)s::float8 * interval '1 second'
+    ),
     coalesce(
         %(deadline)s::timestamptz,
         coalesce(%(now)s::timestamptz, statement_timestamp())

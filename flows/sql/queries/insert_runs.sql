@@ -1,12 +1,22 @@
--- Enqueue many runs of one shard.
+-- Enqueue many runs of one shard, or have them sleep until they start.
 -- Locks:  their new rows.
 -- Index:  none.
 INSERT INTO flows.runs (
     workflow_name_shard, run_id, workflow_name, status, input_json, input_bytes, codec,
-    deadline, created_at, updated_at
+    next_wake_at, deadline, created_at, updated_at
 )
 SELECT
-    %(shard)s, u.run_id, %(workflow_name)s, 'queued', u.input_json, u.input_bytes, %(codec)s,
+    %(shard)s, u.run_id, %(workflow_name)s,
+    CASE
+        WHEN %(start_at)s::timestamptz IS NULL AND %(delay_s)s::float8 IS NULL THEN 'queued'
+        ELSE 'sleeping'
+    END,
+    u.input_json, u.input_bytes, %(codec)s,
+    coalesce(
+        %(start_at)s::timestamptz,
+        coalesce(%(now)s::timestamptz, statement_timestamp())
+        + %(delay_s)s::float8 * interval '1 second'
+    ),
     coalesce(
         %(deadline)s::timestamptz,
         coalesce(%(now)s::timestamptz, statement_timestamp())
