@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from flows.clock import StopSignal, monotonic, seconds
-from flows.database import connect, is_pooled, parameters
+from flows.database import connect, is_pooled, notice_loss, parameters
 from flows.errors import ConfigError, DatabaseError
 from flows.run_client import RunOperations, RunStatus
 from flows.schema import check_version
@@ -80,6 +80,7 @@ class ConnectedClient(Client):
         self._pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(
             parameters(dsn, "flows client"),
             kwargs={"prepare_threshold": None} if pooled else {},
+            configure=None if pooled else notice_loss,
             min_size=0,
             max_size=pool_size,
             timeout=CONNECTION_S,

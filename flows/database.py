@@ -30,6 +30,7 @@ __all__ = [
     "is_pooled",
     "is_transient",
     "listen",
+    "notice_loss",
     "parameters",
     "pipeline",
     "take_notifications",
@@ -44,6 +45,14 @@ _DEFAULTS = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
+
+_NOTICE_LOSS = """
+    SET tcp_keepalives_idle = 5;
+    SET tcp_keepalives_interval = 2;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = 10000
+"""
+"""Within the lease of a worker, so that whoever takes its runs over finds none of them locked."""
 
 _LOST_STATES = (
     pg.AdminShutdown,
@@ -183,10 +192,20 @@ def _settle_in(connection: Connection) -> None:
             )
         return
     connection.prepare_threshold = 0
+    notice_loss(connection)
     if is_stricter:
         connection.execute(
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED"
         )
+
+
+def notice_loss(connection: psycopg.Connection[Any]) -> None:
+    """Have the server end this session soon after our host has vanished, with what it has locked.
+
+    By itself it waits for two hours. Not through a pooler, whose sessions are not ours.
+    """
+    connection.execute(_NOTICE_LOSS, prepare=False)  # several statements
+    connection.commit()
 
 
 def check_same_database(connection: Connection, listen_dsn: str) -> None:

@@ -10,7 +10,7 @@ from psycopg_pool import ConnectionPool
 from flows import leases, schema
 from flows.client import Client
 from flows.committer import Committer
-from flows.database import check_same_database, connect, is_pooled, parameters
+from flows.database import check_same_database, connect, is_pooled, notice_loss, parameters
 from flows.engine import Engine
 from flows.errors import FlowsError
 from flows.lease_keeper import LeaseKeeper
@@ -149,6 +149,7 @@ def _open_pool(
         parameters(dsn, "flows transaction"),
         # By default psycopg prepares what is executed often, which a pooler forgets.
         kwargs={} if prepares else {"prepare_threshold": None},
+        configure=notice_loss if prepares else None,
         min_size=0,
         max_size=transactions,
         max_idle=60.0,

@@ -164,10 +164,15 @@ def watchdog_pid(home: Path) -> int:
 
 @contextlib.contextmanager
 def postgres_by_hand(
-    data: Path, account: Account, *, inherits: int | None = None
+    data: Path, account: Account, *, inherits: int | None = None, port: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server without a watchdog, with or without the lock that it would have from one."""
-    options = ("unix_socket_directories=.", "listen_addresses=")
+    """Run a server without a watchdog, with or without the lock that it would have from one.
+
+    With a port it listens there too, on this machine's loopback.
+    """
+    options = ["unix_socket_directories=.", "listen_addresses="]
+    if port is not None:
+        options[1:] = ["listen_addresses=127.0.0.1", f"port={port}"]
     with subprocess.Popen(
         [str(find_binaries().postgres), "-D", str(data), *(f"--{option}" for option in options)],
         stderr=subprocess.DEVNULL,
