@@ -30,32 +30,31 @@ def times(
     """
     if delay is not None and start_at is not None:
         raise ConfigError("a run starts after a delay or at an instant: give one of them")
+    if start_at is not None and not _is_instant(start_at):
+        raise ConfigError(f"start_at is a datetime with a time zone, not {start_at!r}")
     return {
-        "start_at": None if start_at is None else _instant("start_at", start_at),
+        "start_at": start_at,
         "delay_s": None if delay is None else _delay_s(delay),
         **_deadline(deadline),
     }
 
 
-def _instant(name: str, value: object) -> datetime:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value
-    raise ConfigError(f"{name} is a datetime with a time zone, not {value!r}")
+def _is_instant(value: object) -> bool:
+    return isinstance(value, datetime) and value.tzinfo is not None
 
 
 def _delay_s(delay: object) -> float | None:
     if isinstance(delay, timedelta) and timedelta() <= delay <= _LONGEST:
         return seconds(delay) or None
-    raise ConfigError(f"a delay is a timedelta of a thousand years at most, not {delay!r}")
+    raise ConfigError(f"a delay is a timedelta of 0 s to a thousand years, not {delay!r}")
 
 
 def _deadline(deadline: object) -> dict[str, Any]:
     if isinstance(deadline, timedelta) and timedelta() < deadline <= _LONGEST:
         return {"deadline": None, "deadline_in_s": seconds(deadline)}
-    if isinstance(deadline, datetime) and deadline.tzinfo is not None:
+    if deadline is None or _is_instant(deadline):
         return {"deadline": deadline, "deadline_in_s": None}
-    if deadline is None:
-        return {"deadline": None, "deadline_in_s": None}
     raise ConfigError(
-        f"a deadline is a positive timedelta or a datetime with a time zone, not {deadline!r}"
+        "a deadline is a positive timedelta of at most a thousand years, or a datetime with a"
+        f" time zone, not {deadline!r}"
     )
