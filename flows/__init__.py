@@ -9,7 +9,9 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 if _typing.TYPE_CHECKING:
-    from flows.client import Client, ConnectedClient, RunStatus
+    from flows.async_client import AsyncClient
+    from flows.async_connected import AsyncConnectedClient
+    from flows.client import Client, ConnectedClient
     from flows.codecs import (
         Codec,
         JSONCodec,
@@ -47,6 +49,7 @@ if _typing.TYPE_CHECKING:
     from flows.ids import RunID, RunKey
     from flows.registry import Registry, Workflow
     from flows.retry import RetryPolicy, RunRetryPolicy, exponential_backoff
+    from flows.run_operations import RunStatus
     from flows.schedules import EverySchedule, Schedule, every, parse_schedule
     from flows.schema import (
         CITUS_SCHEMA_SQL,
@@ -63,6 +66,8 @@ __all__ = [
     "CITUS_SCHEMA_SQL",
     "DEFAULT_SCHEMA",
     "SCHEMA_SQL",
+    "AsyncClient",
+    "AsyncConnectedClient",
     "Client",
     "Codec",
     "ConfigError",
@@ -117,7 +122,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "flows.client": "Client ConnectedClient RunStatus",
+    "flows.async_client": "AsyncClient",
+    "flows.async_connected": "AsyncConnectedClient",
+    "flows.client": "Client ConnectedClient",
     "flows.codecs": "Codec JSONCodec MsgspecCodec OrjsonCodec codec_named register_codec",
     "flows.config": "DEFAULT_SCHEMA DBConfig",
     "flows.context": "Context",
@@ -132,6 +139,7 @@ _HOMES = {
     "flows.ids": "RunID RunKey",
     "flows.registry": "Registry Workflow",
     "flows.retry": "RetryPolicy RunRetryPolicy exponential_backoff",
+    "flows.run_operations": "RunStatus",
     "flows.schedules": "EverySchedule Schedule every parse_schedule",
     "flows.schema": (
         "CITUS_SCHEMA_SQL SCHEMA_SQL check_version citus_schema_sql_for migrate schema_sql_for"

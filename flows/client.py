@@ -10,21 +10,24 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from flows.clock import StopSignal, monotonic, seconds
 from flows.database import connect, is_pooled, notice_loss, parameters
 from flows.errors import ConfigError, DatabaseError
-from flows.run_client import RunOperations, RunStatus
+from flows.run_operations import RunStatus
+from flows.schedule_client import ScheduleClient
 from flows.schema import check_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from types import TracebackType
+    from typing import Unpack
 
     import psycopg
 
+    from flows.config import DBConfig
     from flows.ids import RunKey
     from flows.registry import Workflow, WorkflowClass
-    from flows.run_times import Deadline
+    from flows.run_options import BeginManyOptions, BeginOptions
 
-__all__ = ["Client", "ConnectedClient", "RunStatus"]
+__all__ = ["Client", "ConnectedClient", "Pauses", "RunStatus", "examine"]
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -33,10 +36,10 @@ POLL_S = (0.005, 0.25)
 """How often `wait` asks: at first for a run that takes milliseconds, then ever more rarely."""
 
 CONNECTION_S = 30.0
-_OVER = frozenset({"completed", "failed", "cancelled"})
+OVER = frozenset({"completed", "failed", "cancelled"})
 
 
-class Client(RunOperations):
+class Client(ScheduleClient):
     """Begins runs, publishes events, asks after runs, and keeps schedules.
 
     Every method whose name ends in `_tx` works in the transaction of the `tx` it is given, which is
@@ -74,9 +77,7 @@ class ConnectedClient(Client):
         super().__init__(**options)
         if pool_size < 1:
             raise ConfigError(f"pool_size is at least 1, not {pool_size}")
-        with connect(dsn, "flows client") as connection:
-            check_version(connection, self._config)
-            pooled = is_pooled(connection)
+        pooled = examine(dsn, self._config)
         self._pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(
             parameters(dsn, "flows client"),
             kwargs={"prepare_threshold": None} if pooled else {},
@@ -131,59 +132,35 @@ class ConnectedClient(Client):
         self,
         workflow: Workflow[InputT, Any] | WorkflowClass[InputT, Any],
         input: InputT,
-        *,
-        deadline: Deadline | None = ...,
-        delay: timedelta | None = ...,
-        start_at: datetime | None = ...,
+        **options: Unpack[BeginOptions],
     ) -> RunKey: ...
     @overload
     def begin(
         self,
         workflow: Workflow[None, Any] | WorkflowClass[None, Any],
-        *,
-        deadline: Deadline | None = ...,
-        delay: timedelta | None = ...,
-        start_at: datetime | None = ...,
+        **options: Unpack[BeginOptions],
     ) -> RunKey: ...
     @overload
-    def begin(
-        self,
-        workflow: str,
-        input: Any = ...,
-        *,
-        deadline: Deadline | None = ...,
-        delay: timedelta | None = ...,
-        start_at: datetime | None = ...,
-    ) -> RunKey: ...
+    def begin(self, workflow: str, input: Any = ..., **options: Unpack[BeginOptions]) -> RunKey: ...
     def begin(
         self,
         workflow: Any,
         input: Any = None,  # noqa: A002
-        *,
-        deadline: Deadline | None = None,
-        delay: timedelta | None = None,
-        start_at: datetime | None = None,
+        **options: Unpack[BeginOptions],
     ) -> RunKey:
         """Begin a run, as `begin_tx` does, and commit."""
         with self.transaction() as tx:
-            return self.begin_tx(
-                tx, workflow, input, deadline=deadline, delay=delay, start_at=start_at
-            )
+            return self.begin_tx(tx, workflow, input, **options)
 
     def begin_many(
         self,
         workflow: Workflow[InputT, Any] | WorkflowClass[InputT, Any] | str,
         inputs: Iterable[InputT],
-        *,
-        deadline: Deadline | None = None,
-        delay: timedelta | None = None,
-        start_at: datetime | None = None,
+        **options: Unpack[BeginManyOptions],
     ) -> list[RunKey]:
         """Begin a run for each input, all or none, as `begin_many_tx` does, and commit."""
         with self.transaction() as tx:
-            return self.begin_many_tx(
-                tx, workflow, inputs, deadline=deadline, delay=delay, start_at=start_at
-            )
+            return self.begin_many_tx(tx, workflow, inputs, **options)
 
     def publish_event(self, run_key: RunKey | str, event_name: str, payload: Any = None) -> None:
         """Publish an event of one run, as `publish_event_tx` does, and commit."""
@@ -242,14 +219,44 @@ class ConnectedClient(Client):
             UnknownRunError: there is no such run.
             DecodeError: the output does not fit the type.
         """
-        give_up_s = None if timeout is None else monotonic() + seconds(timeout)
-        pause, (delay_s, longest_s) = StopSignal(), POLL_S
-        while (status := self.status(run_key).status) not in _OVER:
-            if give_up_s is not None:
-                left_s = give_up_s - monotonic()
-                if left_s <= 0:
-                    raise TimeoutError(f"run {run_key} is {status} after {timeout}")
-                delay_s = min(delay_s, left_s)
-            pause.wait(delay_s)
-            delay_s = min(longest_s, delay_s * 2)
+        pause, pauses = StopSignal(), Pauses(run_key, timeout)
+        while (status := self.status(run_key).status) not in OVER:
+            pause.wait(pauses.next_s(status))
         return self.output(run_key, type)
+
+
+class Pauses:
+    """How long whoever waits for a run pauses before asking again, and when they give up."""
+
+    def __init__(self, run_key: RunKey | str, timeout: timedelta | None) -> None:
+        self._run_key, self._timeout = run_key, timeout
+        self._end_s = None if timeout is None else monotonic() + seconds(timeout)
+        self._pause_s, self._longest_s = POLL_S
+
+    def next_s(self, status: str) -> float:
+        """Return the next pause, of a run with that status.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        pause_s = self._pause_s
+        if self._end_s is not None:
+            left_s = self._end_s - monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"run {self._run_key} is {status} after {self._timeout}")
+            pause_s = min(pause_s, left_s)
+        self._pause_s = min(self._longest_s, self._pause_s * 2)
+        return pause_s
+
+
+def examine(dsn: str, config: DBConfig) -> bool:
+    """Check that a client can work with a database, and tell whether a pooler is in between.
+
+    Raises:
+        ConfigError: `dsn` cannot be read.
+        DatabaseError: the database cannot be reached.
+        SchemaError: the tables are missing, or of another version.
+    """
+    with connect(dsn, "flows client") as connection:
+        check_version(connection, config)
+        return is_pooled(connection)

@@ -31,6 +31,7 @@ __all__ = [
     "is_transient",
     "listen",
     "notice_loss",
+    "notice_loss_async",
     "parameters",
     "pipeline",
     "take_notifications",
@@ -206,6 +207,12 @@ def notice_loss(connection: psycopg.Connection[Any]) -> None:
     """
     connection.execute(_NOTICE_LOSS, prepare=False)  # several statements
     connection.commit()
+
+
+async def notice_loss_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Do what `notice_loss` does, for a session of asyncio."""
+    await connection.execute(_NOTICE_LOSS, prepare=False)
+    await connection.commit()
 
 
 def check_same_database(connection: Connection, listen_dsn: str) -> None:

@@ -25,6 +25,7 @@ ONE_SHARD = {
     "fork_steps",
     "fork_waits",
     "insert_crashes",
+    "insert_keyed_run",
     "insert_run",
     "insert_runs",
     "insert_tick",
@@ -74,6 +75,7 @@ ONE_SHARD = {
 # Any shard: sent to all nodes, so only reads, and none of them for a run.
 ANY_SHARD = {
     "count_stuck_runs": "for a person who looks for what is wrong",
+    "read_keyed_run": "once for a run with an idempotency key, when it is begun",
     "read_next_shard": "for a person who looks at many runs",
     "read_running_shards": "once a worker, when it starts",
     "read_unfinished_shard": "once a worker, when it starts",

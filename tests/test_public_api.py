@@ -44,6 +44,8 @@ NAMES = {
 
 # What the design does not list and users need nevertheless.
 BESIDES = {
+    "AsyncClient",  # Client for asyncio
+    "AsyncConnectedClient",  # what AsyncClient.connect returns, for annotations
     "ConnectedClient",  # what Client.connect returns, for annotations
     "EverySchedule",  # the type of every(), for annotations
     "parse_schedule",  # what a schedule of one's own is read back with

@@ -35,6 +35,12 @@ __all__ = ["begin"]
     metavar="TIME",
     help="Start it at an instant, as in 2027-01-31T09:00+01:00.",
 )
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Begin it unless the workflow has a run with this key; print the key of that run.",
+)
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="What the run is found by.")
 @database_options
 @debug_option
 def begin(
@@ -44,6 +50,8 @@ def begin(
     target: str | None,
     delay: float | None,
     start_at: datetime | None,
+    idempotency_key: str | None,
+    tags: tuple[str, ...],
     dsn: str | None,
     schema: str,
     shards: int,
@@ -79,6 +87,8 @@ def begin(
                 value,
                 delay=None if delay is None else timedelta(seconds=delay),
                 start_at=start_at,
+                idempotency_key=idempotency_key,
+                tags=tags,
             )
     write(f"{key}\n")
 

@@ -159,6 +159,13 @@ _FILTERS = (
         help="Only runs whose error has this text, in capitals or not;"
         " without --status, failed ones in a list.",
     ),
+    click.option(
+        "--tag",
+        "tags",
+        metavar="TAG",
+        multiple=True,
+        help="Only runs with this tag; several times, with all of them.",
+    ),
 )
 
 

@@ -126,6 +126,8 @@ class RunDetails(msgspec.Struct, frozen=True):
         crashes: how often its process died while it ran.
         is_suspect: whether it is to be executed alone, because it may have crashed its process.
         deadline: when it fails at the latest.
+        tags: what it is found by.
+        idempotency_key: with which it was begun, once only.
         cancel_requested_at: when it was asked to be cancelled while it was running.
         read_at: the database's time when this was read.
         worker: who runs it, None unless it is running.
@@ -151,6 +153,8 @@ class RunDetails(msgspec.Struct, frozen=True):
     worker: Worker | None
     input: Stored | None
     output: Stored | None
+    tags: list[str] = []
+    idempotency_key: str | None = None
     steps: list[Step] = []
     waits: list[Wait] = []
     events: list[Event] = []

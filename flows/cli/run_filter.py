@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flows.cli.documents import check_text
 from flows.errors import ConfigError
+from flows.run_options import check_tag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ class RunFilter:
         older_s: they were begun so many seconds ago at least.
         newer_s: they were begun so many seconds ago at most.
         error: text in their error, in capitals or not.
+        tags: which they all have.
     """
 
     workflow: str | None = None
@@ -46,6 +48,7 @@ class RunFilter:
     older_s: float | None = None
     newer_s: float | None = None
     error: str | None = None
+    tags: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class RunFilter:
         older_than: float | None,
         newer_than: float | None,
         error: str | None,
+        tags: Sequence[str] = (),
     ) -> Self:
         """Return the filter of a command's options.
 
@@ -70,7 +74,8 @@ class RunFilter:
         if older_than is not None and newer_than is not None and older_than >= newer_than:
             raise ConfigError("no run is both older and newer: --older-than must be the shorter")
         chosen = tuple(dict.fromkeys(statuses)) or None
-        return cls(workflow, chosen, older_than, newer_than, error)
+        wanted = tuple(check_tag(check_text("a tag", tag)) for tag in tags)
+        return cls(workflow, chosen, older_than, newer_than, error, wanted)
 
     @property
     def is_empty(self) -> bool:
@@ -116,6 +121,7 @@ class RunFilter:
             "older_s": self.older_s,
             "newer_s": self.newer_s,
             "error": self.error,
+            "tags": list(self.tags) or None,
         }
 
     def bounds(self, last: uuid.UUID, now: datetime) -> tuple[uuid.UUID, uuid.UUID]:

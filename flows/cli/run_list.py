@@ -43,6 +43,7 @@ class Listed(msgspec.Struct, frozen=True):
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+    tags: list[str]
     error: str | None
 
 

@@ -84,15 +84,23 @@ def _facts(run: RunDetails) -> Iterator[tuple[str, Text]]:
         crashes = f", {run.crashes} crashed" if run.crashes else ""
         alone = "; runs alone next time" if run.is_suspect and run.status == "queued" else ""
         yield "attempts", Text(f"{run.attempts} failed{crashes}{alone}")
+    yield from _origin(run)
+    if run.input is not None:
+        yield "input", Text(_value(run.input, LONGEST_VALUE))
+    if run.output is not None:
+        yield "output", Text(_value(run.output, LONGEST_VALUE))
+
+
+def _origin(run: RunDetails) -> Iterator[tuple[str, Text]]:
     yield "begun", Text(_instant(run.created_at))
     for name, at in (("started", run.started_at), ("finished", run.finished_at)):
         if at is not None:
             yield name, Text(f"{_instant(at)}, after {_length(at - run.created_at)}")
     yield from _prospects(run)
-    if run.input is not None:
-        yield "input", Text(_value(run.input, LONGEST_VALUE))
-    if run.output is not None:
-        yield "output", Text(_value(run.output, LONGEST_VALUE))
+    if run.tags:
+        yield "tags", Text(printable(", ".join(run.tags)))
+    if run.idempotency_key is not None:
+        yield "once by key", Text(shortened(printable(run.idempotency_key), LONGEST_MEMO))
 
 
 def _prospects(run: RunDetails) -> Iterator[tuple[str, Text]]:

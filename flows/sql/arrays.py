@@ -92,6 +92,14 @@ class JsonbArray(BinaryArray):
             (None if document is None else b"\1" + document for document in documents),
             len(documents),
         )
+        self._documents = documents
+
+    def encoded(self, encoding: str) -> bytes:
+        """Return the array for a connection of that encoding."""
+        if encoding == "utf-8":
+            return self.data
+        documents = [text and text.decode().encode(encoding) for text in self._documents]
+        return JsonbArray(documents).data
 
 
 class ByteaArray(BinaryArray):
@@ -131,13 +139,21 @@ class _BinaryArrayDumper(Dumper):
     format = Format.BINARY
 
     def dump(self, obj: BinaryArray) -> bytes:
+        if isinstance(obj, JsonbArray) and self.connection is not None:
+            return obj.encoded(self.connection.info.encoding)
         return obj.data
+
+
+_ARRAYS = (UuidArray, TextArray, JsonbArray, ByteaArray, Int8Array, Float8Array)
+_DUMPERS = [
+    (array, type(f"{array.__name__}Dumper", (_BinaryArrayDumper,), {"oid": array.array_oid}))
+    for array in _ARRAYS
+]
 
 
 def register(adapters: psycopg.adapt.AdaptersMap) -> None:
     """Teach a connection or cursor to send the arrays of this module."""
-    for array in (UuidArray, TextArray, JsonbArray, ByteaArray, Int8Array, Float8Array):
-        dumper = type(f"{array.__name__}Dumper", (_BinaryArrayDumper,), {"oid": array.array_oid})
+    for array, dumper in _DUMPERS:
         adapters.register_dumper(array, dumper)
 
 

@@ -198,6 +198,8 @@ SHARED = {
     "deadline": None,
     "deadline_in_s": None,
     "delay_s": None,
+    "tags": None,
+    "idempotency_key": "order 1",
     "start_at": None,
 }
 SCHEDULED = {"workflow_names": ["demo", "demo-due", "unheard-of"]}
@@ -270,6 +272,8 @@ HOT: dict[str, Hot] = {
     "read_events": Hot({"events_pkey"}, {"run_id": run_id(1)}),
     "read_random": Hot({"random_pkey"}, ONE),
     "insert_run": Hot(set(), {"run_id": run_id(99), "input_json": "1", "input_bytes": None}),
+    "insert_keyed_run": Hot(set(), {"run_id": run_id(98), "input_json": "1", "input_bytes": None}),
+    "read_keyed_run": Hot({"runs_idempotency_idx"}, {}),
     "insert_runs": Hot(
         set(),
         {

@@ -59,6 +59,8 @@ def mistake_calls_of_the_client(client: Client, tx: psycopg.Connection[Any], key
     client.begin_tx(tx, render)  # refused: the workflow takes a Job
     client.begin_tx(tx, nightly, job)  # refused: the workflow takes nothing
     client.begin_tx(tx, nightly, delay=60)  # refused: sixty of what?
+    client.begin_tx(tx, render, job, tags="sea", priotity=1)  # refused: a misspelt option
+    client.begin_many_tx(tx, render, [job], idempotency_key="a")  # refused: of which of them?
     client.begin_tx(tx, Demo(), "sea")  # refused: the workflow takes a Job
     client.begin_tx(render, job)  # refused: no transaction
     client.begin_many_tx(tx, render, job)  # refused: not many

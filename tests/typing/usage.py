@@ -10,8 +10,10 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+from sqlalchemy.orm import Session
 
 from flows import (
+    AsyncClient,
     Client,
     Context,
     DBConfig,
@@ -135,7 +137,9 @@ def use_client(tx: psycopg.Connection[Any], dict_tx: psycopg.Connection[dict[str
     assert_type(client.begin_tx(tx, "render", {"id": 1, "scene": "sea"}), RunKey)
     assert_type(client.begin_tx(tx, nightly, None), RunKey)
     assert_type(client.begin_tx(tx, nightly, delay=timedelta(days=3)), RunKey)
+    assert_type(client.begin_tx(tx, render, job, idempotency_key="a", tags=["b"]), RunKey)
     assert_type(client.begin_many_tx(tx, render, [job, job]), list[RunKey])
+    assert_type(client.begin_many_tx(tx, render, [job], tags=("b",)), list[RunKey])
 
     client.publish_event_tx(tx, key, "CustomerNumber", 3)
     status = client.get_run_status_tx(tx, key)
@@ -148,6 +152,18 @@ def use_client(tx: psycopg.Connection[Any], dict_tx: psycopg.Connection[dict[str
     client.cancel_run_tx(tx, key)
     client.cancel_run_tx(tx, str(key))
     assert_type(RunKey.parse(str(key)), RunKey)
+
+
+async def use_async_client(tx: psycopg.AsyncConnection[Any], session: Session) -> None:
+    async with AsyncClient.connect("dbname=x") as client:
+        job = Job(1, "sea")
+        key = await client.begin_tx(tx, render, job)
+        assert_type(key, RunKey)
+        assert_type(await client.begin(nightly, delay=timedelta(days=3)), RunKey)
+        assert_type(await client.begin_many(render, [job]), list[RunKey])
+        assert_type(await client.status(key), RunStatus)
+        assert_type(await client.wait(key, Result, timeout=timedelta(seconds=1)), Result)
+    assert_type(Client().begin_tx(session, render, job), RunKey)
 
 
 def use_worker(dsn: str) -> None:

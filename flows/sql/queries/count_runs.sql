@@ -15,6 +15,7 @@ WHERE workflow_name_shard = %(shard)s
       %(newer_s)s::float8 IS NULL
       OR created_at >= statement_timestamp() - %(newer_s)s::float8 * interval '1 second'
   )
+  AND (%(tags)s::text[] IS NULL OR tags @> %(tags)s::text[])
   AND (
       %(error)s::text IS NULL
       OR strpos(lower(error_text), lower(%(error)s::text)) > 0

@@ -3,12 +3,12 @@
 -- Locks:  its new row.
 -- Index:  the primary keys.
 INSERT INTO flows.runs (
-    workflow_name_shard, run_id, workflow_name, status, input_json, input_bytes, codec, priority,
+    workflow_name_shard, run_id, workflow_name, status, input_json, input_bytes, codec, priority, tags,
     created_at, updated_at
 )
 SELECT
     r.workflow_name_shard, %(new_id)s, r.workflow_name, 'queued', r.input_json, r.input_bytes,
-    r.codec, r.priority, statement_timestamp(),
+    r.codec, r.priority, r.tags, statement_timestamp(),
     statement_timestamp() + interval '1 microsecond'
 FROM flows.runs AS r
 WHERE r.workflow_name_shard = %(shard)s

@@ -3,6 +3,7 @@
 -- Index:  the primary key, from its end; or that of the status, where few runs have it.
 SELECT
     run_id, workflow_name, status, attempts, crashes, created_at, updated_at, finished_at,
+    coalesce(tags, '{}') AS tags,
     left(split_part(error_text, E'\n', 1), 1000) AS error
 FROM flows.runs
 WHERE workflow_name_shard = %(shard)s
@@ -18,6 +19,7 @@ WHERE workflow_name_shard = %(shard)s
       %(newer_s)s::float8 IS NULL
       OR created_at >= statement_timestamp() - %(newer_s)s::float8 * interval '1 second'
   )
+  AND (%(tags)s::text[] IS NULL OR tags @> %(tags)s::text[])
   AND (
       %(error)s::text IS NULL
       OR strpos(lower(error_text), lower(%(error)s::text)) > 0

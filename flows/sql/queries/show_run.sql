@@ -5,6 +5,7 @@ SELECT
     workflow_name, status, attempts, claim AS claims, crashes, is_suspect, error_text AS error,
     created_at, started_at, updated_at, finished_at,
     CASE WHEN status = 'sleeping' THEN next_wake_at END AS next_wake_at, deadline,
+    coalesce(tags, '{}') AS tags, idempotency_key,
     (
         SELECT c.requested_at
         FROM flows.cancellations AS c
