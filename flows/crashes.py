@@ -16,7 +16,6 @@ import msgspec
 
 from flows import sql
 from flows.ids import RunKey
-from flows.shard import shard_for_run
 from flows.sql.arrays import Int8Array, TextArray, UuidArray
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ class Charge(msgspec.Struct, frozen=True):
     Attributes:
         worker_id: who died.
         pid: of its process.
-        workflow_name: whose runs it executed.
         cause: as in "SIGSEGV".
         suspects: the runs it executed.
         max_crashes: with so many a run fails.
@@ -56,7 +54,6 @@ class Charge(msgspec.Struct, frozen=True):
 
     worker_id: UUID
     pid: int
-    workflow_name: str
     cause: str
     suspects: tuple[Suspect, ...]
     max_crashes: int
@@ -80,13 +77,13 @@ def charge(connection: Connection, config: DBConfig, charge: Charge) -> Charged:
     May be repeated: whoever was charged is the worker's no more. A run that the worker's open
     transaction still holds is left for the next call.
     """
-    by_shard: dict[str, list[Suspect]] = {}
-    for suspect in charge.suspects:
-        shard = shard_for_run(charge.workflow_name, suspect.run_id, config.shard_count)
-        by_shard.setdefault(shard, []).append(suspect)
     charged = Charged([], [])
-    for shard, suspects in sorted(by_shard.items()):
-        _charge_in(connection, config, shard, charge, suspects, charged)
+    # The id of a run does not tell its shard: of forked ones, or such that were begun with an
+    # idempotency key or with another number of shards.
+    query = sql.load("read_worker_shards", config.schema)
+    shards = connection.execute(query, {"worker_id": charge.worker_id}).fetchall()
+    for (shard,) in sorted(shards):
+        _charge_in(connection, config, shard, charge, charge.suspects, charged)
     return charged
 
 

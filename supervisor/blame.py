@@ -45,7 +45,7 @@ def blame(
     if not suspects:
         return None
     cause = cause_of(died.code, killed_for=member.killed_for, is_oom=is_oom)
-    return Charge(member.worker_id, died.child.pid, member.workflow, cause, suspects, max_crashes)
+    return Charge(member.worker_id, died.child.pid, cause, suspects, max_crashes)
 
 
 def cause_of(code: int, *, killed_for: str | None = None, is_oom: bool = False) -> str:

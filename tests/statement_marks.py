@@ -80,7 +80,7 @@ ANY_SHARD = {
     "read_running_shards": "once a worker, when it starts",
     "read_unfinished_shard": "once a worker, when it starts",
     "read_orphaned_workers": "every five seconds, by one process of a host",
-    "read_worker_shards": "once a worker, when it ends",
+    "read_worker_shards": "once or twice a worker, when it ends",
     "report_failed_runs": "once a drain",
     "report_unfinished_runs": "while draining, ever more rarely",
 }

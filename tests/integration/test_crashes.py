@@ -35,7 +35,7 @@ def charge_with(runs: Runs, *suspects: Suspect, max_crashes: int = 3) -> Charged
         return charge(
             connection,
             runs.config,
-            Charge(WORKER, 99, "demo", "SIGSEGV", suspects, max_crashes),
+            Charge(WORKER, 99, "SIGSEGV", suspects, max_crashes),
         )
 
 
@@ -61,6 +61,16 @@ def test_suspects_are_charged_and_the_others_are_not(runs: Runs) -> None:
     assert sorted(history) == sorted(
         (run_id, 1, "SIGSEGV", "boom/v1", 99) for run_id in (first.run_id, second.run_id)
     )
+
+
+def test_suspects_are_found_in_whatever_shard_they_are(runs: Runs) -> None:
+    # Forked, begun with an idempotency key, or before the number of shards was changed.
+    runs.begin("demo")
+    runs.connection.execute("UPDATE flows.runs SET workflow_name_shard = 'demo_5'")
+    with connect(runs.dsn) as connection:
+        (run,) = claim_runs(connection, "flows", ["demo_5"], 1, WORKER).runs
+    charged = charge_with(runs, Suspect(run.run_id, run.claim, None))
+    assert [str(key) for key in charged.queued] == [f"demo_5:{run.run_id}"]
 
 
 def test_to_charge_again_changes_nothing(runs: Runs) -> None:

@@ -316,7 +316,8 @@ class Hammered:
 
     def _run(self) -> None:
         guard = Guard()
-        for _ in range(self._calls):
+        # On a quick machine hardly any call is still there when its time is up.
+        while self.returned + self.ended < self._calls or not min(self.returned, self.ended):
             try:
                 self._call(guard)
                 # What a late delivery would hit.
@@ -326,7 +327,7 @@ class Hammered:
 
     def _call(self, guard: Guard) -> None:
         window = Window()
-        at_s = monotonic() + self._random.random() * 200e-6
+        at_s = monotonic() + self._random.random() * 1e-3
         alarm = self._timekeeper.call_at(at_s, lambda: guard.end_within(window, REASON))
         try:
             guard.call_within(window, self._work, guard)
@@ -338,7 +339,7 @@ class Hammered:
         self._timekeeper.drop(alarm)
 
     def _work(self, guard: Guard) -> None:
-        for _ in range(self._random.randrange(4)):
+        for _ in range(self._random.randrange(60)):
             sum(index for index in range(self._random.randrange(400)))
             guard.enter()
             try:
@@ -384,6 +385,5 @@ def test_thousands_of_short_calls_are_ended_and_nothing_reaches_the_next(
         timeout_s=90,
     )
     for each in hammered:
-        assert each.returned + each.ended == calls
+        assert each.returned + each.ended >= calls
         assert (each.leaked, each.torn) == (0, 0)
-        assert min(each.returned, each.ended) > 0
