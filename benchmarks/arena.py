@@ -66,14 +66,16 @@ def worker_process(target: str, dsn: str, *arguments: str) -> Iterator[subproces
         process.wait(timeout=60)
 
 
-def wait_until(predicate: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Ask every 20 ms until it holds; a benchmark that waits too long ends."""
+def wait_until(
+    predicate: Callable[[], bool], timeout_s: float, what: str, *, every_s: float = 0.02
+) -> None:
+    """Ask again and again until it holds; a benchmark that waits too long ends."""
     deadline = monotonic() + timeout_s
     pause = StopSignal()
     while not predicate():
         if monotonic() > deadline:
             raise SystemExit(f"gave up waiting for {what}")
-        pause.wait(0.02)
+        pause.wait(every_s)
 
 
 def spread(values: list[float], unit: str = "") -> str:

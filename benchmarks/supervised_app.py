@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 from flows import Context, Registry
+from flows.clock import StopSignal
 
 __all__ = ["registry"]
 
@@ -19,8 +21,15 @@ for name in os.environ.get("IMPORTS", "").split():
     importlib.import_module(name)
 
 
+HOLD = os.environ.get("HOLD", "")
+"""A file; while it is there, steps do not return."""
+
+
 def noop(number: int) -> int:
-    """Do nothing."""
+    """Do nothing, for as long as we are held."""
+    pause = StopSignal()
+    while HOLD and Path(HOLD).exists():
+        pause.wait(0.001)
     return number
 
 
@@ -33,4 +42,4 @@ def work(wf: Context, number: int) -> Any:
 
 
 for number in range(int(os.environ.get("WORKFLOWS", "1"))):
-    registry.workflow(f"work{number}", concurrency=4)(work)
+    registry.workflow(f"work{number}", concurrency=int(os.environ.get("CONCURRENCY", "4")))(work)

@@ -1,6 +1,6 @@
 """What the supervisor costs and how fast it is: recovery, memory, idling, a reload under load.
 
-python -m benchmarks.supervisor [recovery] [memory] [idle] [reload] [--kills 200]
+python -m benchmarks.supervisor [recovery] [takeover] [memory] [idle] [reload] [--kills 200]
 
 Each prints its figures beside its goals. Reads /proc, so Linux only.
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 import flows
-from benchmarks.arena import arena, describe_machine, fresh_schema, wait_until
+from benchmarks.arena import arena, describe_machine, fresh_schema, spread, wait_until
 from flows.cli.control import ask
 from flows.clock import StopSignal, monotonic
 
@@ -123,6 +123,74 @@ def recovery(dsn: str, kills: int) -> bool:
             it.wait_for("worker work0 ready")
             taken.append((monotonic() - began_s) * 1000)
     return report_percentiles("death to replacement claiming", taken, {50: 150.0, 99: 400.0})
+
+
+def takeover(dsn: str, kills: int) -> bool:
+    """SIGKILL a child with 10 executing and 200 claimed runs; to all of them claimed anew."""
+    fresh_schema(dsn)
+    taken: list[float] = []
+    claimed: list[float] = []
+    client = flows.Client()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        psycopg.connect(dsn, autocommit=True) as connection,
+        supervised(dsn, CONCURRENCY="10", HOLD=f"{folder}/hold") as it,
+    ):
+        hold = Path(folder, "hold")
+
+        def held_by(pid: int) -> list[tuple[str, int]]:
+            return connection.execute(
+                "SELECT run_id, claim FROM flows.runs JOIN flows.workers USING (worker_id)"
+                " WHERE pid = %s ORDER BY run_id",
+                (pid,),
+            ).fetchall()
+
+        def left() -> int:
+            row = connection.execute(
+                "SELECT count(*) FROM flows.runs r, unnest(%s::uuid[], %s::bigint[]) u (id, claim)"
+                " WHERE r.run_id = u.id AND r.claim = u.claim",
+                (ids, claims),
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        it.wait_for("worker work0 ready")
+        while len(taken) < kills:
+            ask(it.control, {"do": "restart", "name": "work0"}, patient=True)
+            pid = int(it.wait_for(r"worker work0 started \(pid (\d+)\)")[1])
+            it.wait_for("worker work0 ready")
+            # Runs without work: it learns how many it can do, and claims so many ahead.
+            client.begin_many_tx(connection, "work0", range(6000))
+            wait_until(lambda: completed(connection) >= 3000, 60, "half of the runs")
+            hold.touch()
+            held, before = held_by(pid), list[tuple[str, int]]()
+            while held != before:
+                # What is being committed still goes through.
+                StopSignal().wait(0.3)
+                held, before = held_by(pid), held
+            ids, claims = map(list, zip(*held, strict=True))
+            if len(ids) >= 210:
+                began_s = monotonic()
+                os.kill(pid, signal.SIGKILL)
+                hold.unlink()
+                wait_until(lambda: left() == 0, 60, "all to be claimed anew", every_s=0.002)
+                taken.append((monotonic() - began_s) * 1000)
+                claimed.append(float(len(ids) - 10))
+            else:
+                hold.unlink()
+            wait_until(lambda: completed(connection) == 6000, 60, "the runs")
+            connection.execute("DELETE FROM flows.runs")
+    print(f"executing 10, claimed besides {spread(claimed)}")
+    return report_percentiles("death to all claimed anew", taken, {50: 150.0, 99: 500.0})
+
+
+def completed(connection: psycopg.Connection[tuple[int]]) -> int:
+    """Return how many runs are completed."""
+    row = connection.execute(
+        "SELECT count(*) FROM flows.runs WHERE status = 'completed'"
+    ).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def report_percentiles(what: str, taken: list[float], goals: dict[int, float]) -> bool:
@@ -239,17 +307,18 @@ def reload(dsn: str, runs: int = 60_000) -> bool:
 
 def main() -> int:
     """Measure what is asked for; 1 if something misses its goal."""
+    killing = {"recovery": recovery, "takeover": takeover}
     measurements = {"memory": memory, "idle": idle, "reload": reload}
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("what", nargs="*", choices=["recovery", *measurements, []])
+    options.add_argument("what", nargs="*", choices=[*killing, *measurements, []])
     options.add_argument("--kills", type=int, default=200)
     given = options.parse_args()
-    wanted = given.what or ["recovery", *measurements]
+    wanted = given.what or [*killing, *measurements]
     good = True
     with arena() as dsn:
         print(describe_machine(dsn))
         for name in wanted:
-            ok = recovery(dsn, given.kills) if name == "recovery" else measurements[name](dsn)
+            ok = killing[name](dsn, given.kills) if name in killing else measurements[name](dsn)
             good = ok and good
     return int(not good)
 
