@@ -19,7 +19,7 @@ if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
 from tests import citus  # noqa: E402
-from tests.postgres import new_database, throwaway_cluster  # noqa: E402
+from tests.postgres import new_database  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +39,13 @@ def store_of_the_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """The server of this session: a Citus, `FLOWS_TEST_DSN`, or a throw-away one of our own."""
+    from flows.testing import throwaway_server  # noqa: PLC0415  others start without all of it
+
     given = citus.given_dsn() or os.environ.get("FLOWS_TEST_DSN")
     if given:
         yield given
     else:
-        with throwaway_cluster() as dsn:
+        with throwaway_server() as dsn:
             yield dsn
 
 

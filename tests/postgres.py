@@ -1,50 +1,25 @@
-"""The throw-away PostgreSQL of a test session, and its databases."""
+"""The databases of a test session, on a Citus too."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
-import secrets
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
-from flows import embedded
 from tests import citus
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["new_database", "throwaway_cluster"]
-
-_SETTINGS = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "autovacuum": "off",  # plans and figures must not depend on when it comes by
-    "max_wal_size": "4GB",
-}
+__all__ = ["new_database"]
 
 _numbers = itertools.count(1)
-
-
-@contextlib.contextmanager
-def throwaway_cluster() -> Iterator[str]:
-    """Run a PostgreSQL of our own, and yield the DSN of its maintenance database.
-
-    Its watchdog removes it, also when this process is killed.
-    """
-    home = Path(tempfile.gettempdir()) / f"flows-test-{os.getpid()}-{secrets.token_hex(4)}"
-    with embedded.start(home, throwaway=True, settings=_SETTINGS) as server:
-        try:
-            yield make_conninfo(server.dsn, dbname="postgres")
-        finally:
-            embedded.stop(home)
 
 
 @contextlib.contextmanager

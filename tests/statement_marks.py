@@ -6,6 +6,8 @@ __all__ = ["ANY_SHARD", "ASKED_BY_PEOPLE", "NO_TABLE", "ONE_SHARD", "WHOLE_TABLE
 
 # One shard: sent to the node that has it. All that is done for a single run or a group of runs.
 ONE_SHARD = {
+    "backdate_runs",
+    "backdate_sleeps",
     "cancel_chosen",
     "cancel_requested",
     "cancel_run",
@@ -113,6 +115,8 @@ NO_TABLE = {"examine_indexes", "examine_server", "examine_tables", "notify", "re
 
 # Asked by the commands of operators: cold in test_plans.py.
 ASKED_BY_PEOPLE = {
+    "backdate_runs": "for a test, to which time passes",
+    "backdate_sleeps": "likewise",
     "cancel_chosen": "for a person who changes many runs",
     "count_live_workers": "for a person who looks at one run",
     "count_runs": "for a person who changes many runs",

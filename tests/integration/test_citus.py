@@ -53,6 +53,8 @@ WHOLE_TABLES = ("migrations", "schedules", "workers")
 
 # What the plans' tests have no values for.
 VALUES: dict[str, dict[str, Any]] = {
+    "backdate_runs": {"by_s": 1.0, "begun_after": None},
+    "backdate_sleeps": {"by_s": 1.0},
     "delete_schedule": {"schedule_id": "x"},
     "disable_schedule": {"schedule_id": "x", "error_text": None},
     "enable_schedule": {"schedule_id": "x", "next_run_at": "2026-01-01"},

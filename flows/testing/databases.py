@@ -1,0 +1,78 @@
+"""Databases of tests: a server that is gone with them, and a database for each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from flows import embedded
+from flows.database import check_dsn
+from flows.schema import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["new_database", "throwaway_server"]
+
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",  # plans and figures must not depend on when it comes by
+    "max_wal_size": "4GB",
+}
+
+
+@contextlib.contextmanager
+def throwaway_server() -> Iterator[str]:
+    """Run a PostgreSQL of our own, and yield the DSN of its maintenance database.
+
+    It works as root too. Its watchdog removes it, also when this process is killed.
+
+    Raises:
+        EmbeddedError: there are no PostgreSQL programs, or they do not start; says what to do.
+    """
+    home = Path(tempfile.gettempdir()) / f"flows-test-{os.getpid()}-{secrets.token_hex(4)}"
+    with embedded.start(home, throwaway=True, settings=_SETTINGS) as server:
+        try:
+            yield make_conninfo(server.dsn, dbname="postgres")
+        finally:
+            embedded.stop(home)
+
+
+@contextlib.contextmanager
+def new_database(server_dsn: str, template: str | None = None) -> Iterator[str]:
+    """Yield the DSN of a new database with the tables, dropped afterwards whoever is connected.
+
+    Args:
+        server_dsn: any database of the server, of a user who may create others.
+        template: the DSN of another one, which is copied. Nobody may be connected to it. Without,
+            the tables are created, which takes longer.
+
+    Raises:
+        ConfigError: `server_dsn` cannot be read.
+        psycopg.Error: the server cannot be reached, or the user may not create databases.
+    """
+    name = f"flows_test_{secrets.token_hex(8)}"
+    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+    if template is not None:
+        copied = sql.Identifier(str(conninfo_to_dict(template)["dbname"]))
+        create = sql.SQL("{} TEMPLATE {}").format(create, copied)
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+    dsn = make_conninfo(check_dsn(server_dsn), dbname=name)
+    with psycopg.connect(server_dsn, autocommit=True) as server:
+        server.execute(create)
+        try:
+            if template is None:
+                with psycopg.connect(dsn) as connection:
+                    migrate(connection)
+            yield dsn
+        finally:
+            server.execute(drop)
