@@ -84,7 +84,7 @@ def die(doom: Doom, registry: Registry, dsn: str, config: DBConfig) -> Death:
         entries = [json.loads(line) for line in file]
     executed = [(RunKey.parse(each["run"]), each["step"]) for each in entries if "step" in each]
     last = entries[-1] if entries else {}
-    run = RunKey.parse(last["dies"]) if "dies" in last else None
+    run = RunKey.parse(last["dies"]) if "dies" in last and code == -signal.SIGKILL else None
     return Death(worker_id, pid, run, executed, last.get("why", f"its process ended with {code}"))
 
 

@@ -32,6 +32,11 @@ def quick(wf: Context) -> int:
     return sum(wf.execute(f"step {number}", lambda: 1) for number in range(100))
 
 
+@registry.workflow("numbered")
+def numbered(wf: Context, number: int) -> int:
+    return wf.execute(f"step {number}", lambda: number)
+
+
 @registry.workflow("broken")
 def broken(wf: Context) -> None:
     wf.execute("exit/v1", lambda: os._exit(7))
@@ -95,13 +100,14 @@ def test_a_run_whose_processes_die_again_and_again_fails(bench: Workbench) -> No
         bench.crash_at("enter/v1")
 
 
-def test_other_runs_are_executed_on_the_way(bench: Workbench) -> None:
-    first = bench.client.begin(book, 1)
-    bench.drain()
-    second = bench.client.begin(book, 2)
-    assert bench.crash_at("price/v1") == second
-    bench.drain()
-    assert bench.client.output(first, str) == bench.client.output(second, str) == "here"
+def test_runs_before_it_are_executed_on_the_way(bench: Workbench) -> None:
+    keys = [bench.client.begin(numbered, number) for number in range(4)]
+    with pytest.raises(AssertionError, match="no run came to it in 1 attempts"):
+        bench.crash_at("step 3", limit=1)
+    assert bench.crash_at("step 3") == keys[3]
+    states = [bench.client.status(key).status for key in keys]
+    assert states == ["completed", "completed", "completed", "queued"]
+    assert bench.drain() == 1
 
 
 def test_a_step_that_no_run_comes_to_is_told(bench: Workbench) -> None:
@@ -115,9 +121,10 @@ def test_a_step_that_no_run_comes_to_is_told(bench: Workbench) -> None:
 
 
 def test_a_process_that_ends_otherwise_is_told(bench: Workbench) -> None:
-    bench.client.begin(broken)
+    key = bench.client.begin(broken)
     with pytest.raises(AssertionError, match="its process ended with 7"):
         bench.crash_at("book/v1")
+    assert bench.client.status(key).status == "queued"
 
 
 def test_what_fails_in_the_process_is_told(bench: Workbench) -> None:

@@ -66,7 +66,8 @@ def test_each_test_has_a_database_of_its_own_on_a_server_that_is_given(
     code, output = run_tests(tmp_path, TWICE, FLOWS_TEST_DSN=server_dsn)
     assert code == 0, output
     assert "2 passed" in output
-    code, output = run_tests(tmp_path, TWICE, "-o", f"flows_test_dsn={server_dsn}")
+    option = f"flows_test_dsn={server_dsn}"
+    code, output = run_tests(tmp_path, TWICE, "-o", option, FLOWS_PG_BIN=str(tmp_path))
     assert code == 0, output
     assert databases(server_dsn) == before
 

@@ -93,6 +93,7 @@ def test_runs_without_end_do_not_hang_a_test(bench: Workbench) -> None:
     bench.client.begin(endless)
     with pytest.raises(AssertionError, match="still due after 5 attempts"):
         bench.drain(limit=5)
+    assert len([state for state, *_ in outputs(bench) if state == "completed"]) == 6
 
 
 def test_as_many_attempts_as_the_limit_are_no_fault(bench: Workbench) -> None:
