@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,12 @@ def throwaway_server() -> Iterator[str]:
         EmbeddedError: there are no PostgreSQL programs, or they do not start; says what to do.
     """
     home = Path(tempfile.gettempdir()) / f"flows-test-{os.getpid()}-{secrets.token_hex(4)}"
-    with embedded.start(home, throwaway=True, settings=_SETTINGS) as server:
+    try:
+        server = embedded.start(home, throwaway=True, settings=_SETTINGS)
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    with server:
         try:
             yield make_conninfo(server.dsn, dbname="postgres")
         finally:

@@ -40,3 +40,6 @@ def test_the_heartbeat_of_the_cron_example_beats(flows_dsn: str) -> None:
         for _ in range(24):
             bench.advance(timedelta(hours=1))
             assert bench.drain() == 1
+        with bench.client.transaction() as tx:
+            rows = tx.execute("SELECT status, count(*) FROM flows.runs GROUP BY status").fetchall()
+        assert rows == [("completed", 24)]

@@ -81,8 +81,11 @@ def test_without_one_a_server_is_started_and_is_gone_afterwards(tmp_path: Path) 
 
 
 def test_where_there_is_none_it_says_what_to_do(tmp_path: Path) -> None:
-    code, output = run_tests(tmp_path, TWICE, FLOWS_PG_BIN=str(tmp_path))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code, output = run_tests(tmp_path, TWICE, FLOWS_PG_BIN=str(tmp_path), TMPDIR=str(scratch))
     assert code == 1
+    assert list(scratch.iterdir()) == []
     assert "flows_dsn cannot use a server of its own" in output
     assert "A server for tests is named by FLOWS_TEST_DSN" in output
     assert "Traceback" not in output
