@@ -64,8 +64,8 @@ class StepMemo(NamedTuple):
 class Workbench:
     """Executes runs of a registry in the process of a test. Close it, or use it by `with`.
 
-    Everything happens in the calling thread: when a method has returned, it is committed. Between
-    the tries of a step nothing is waited for, whatever its `backoff` says.
+    When a method has returned, what it did is committed. Between the tries of a step nothing is
+    waited for, whatever its `backoff` says.
 
     Attributes:
         client: begins runs, publishes events and asks after runs in this database.
@@ -231,11 +231,9 @@ class Workbench:
     def _fire(self) -> None:
         values = {"now": None}
         ((now,),) = self._connection.execute(self._query("read_time"), values).fetchall()
-        names = self._registry.names()
+        names, at = self._registry.names(), now + self._ahead
         with self._connection.transaction():
-            while fire_due(
-                self._connection, self._config, names, None, now + self._ahead
-            ).schedules:
+            while fire_due(self._connection, self._config, names, None, at).schedules:
                 pass
             self._move_back("backdate_runs", self._ahead, begun_after=now)
 
