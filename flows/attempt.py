@@ -18,7 +18,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from flows import payloads, run_logging
-from flows.clock import seconds
+from flows.clock import monotonic, seconds
 from flows.context import Context
 from flows.database import is_interruption
 from flows.errors import (
@@ -87,6 +87,7 @@ class Attempt:
         self._limits = Limits(engine, self._transaction, run.deadline_s, self._end_from_outside)
         self._context = Context(engine, workflow, run, self._journal, self._limits, cell)
         self._on_given_up = on_given_up
+        self._began_s = 0.0
 
     @property
     def record(self) -> RunRecord:
@@ -100,6 +101,8 @@ class Attempt:
 
     def execute(self) -> None:
         """Run the workflow function and hand its outcome on; raises nothing of the workflow's."""
+        if self._engine.meter is not None:
+            self._began_s = monotonic()
         if self._cell is not None:
             run = self._run
             self._cell.begin(run.run_id, run.claim, run.attempts + 1, run.deadline_s)
@@ -110,10 +113,16 @@ class Attempt:
             outcome = self._finish_transaction(outcome)
         self._limits.end()
         if outcome is not None:
+            self._measure(self._journal.record)
             self._engine.committer.submit(self._journal.record, outcome)
             self._engine.committer.wait_for_room()
         if self._cell is not None:
             self._cell.end()
+
+    def _measure(self, record: RunRecord) -> None:
+        """Note with the outcome that is about to be recorded how long the attempt took."""
+        if self._began_s:
+            record.took_s = monotonic() - self._began_s
 
     def sever(self) -> None:
         """Cut the attempt's transaction from another thread: the run is free to be taken."""
@@ -238,6 +247,7 @@ class Attempt:
         else:
             assert failed is not None, "only a step has a time of its own"
             outcome = self._failure(failed[1])
+        self._measure(record)
         self._engine.committer.submit(record, outcome)
         self._engine.on_stuck(
             f"{what} did not end within {self._engine.timeout_grace_s:g} s of being told to"
@@ -306,6 +316,7 @@ class Attempt:
     def _commit_transaction(self, outcome: Outcome) -> Outcome | None:
         transaction = self._transaction
         transaction.record.outcome = outcome
+        self._measure(transaction.record)
         try:
             transaction.commit()
         except Interrupted as interruption:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flows.database import Connection
+    from flows.meter import Meter
 
 __all__ = ["Committer"]
 
@@ -62,6 +63,7 @@ class Committer:
         on_queued: Callable[[str], None],
         on_failure: Callable[[BaseException], None],
         notify_channel: str | None,
+        meter: Meter | None = None,
     ) -> None:
         """Prepare a committer; `start` it.
 
@@ -72,6 +74,7 @@ class Committer:
             on_queued: called with a shard that has a run due now or soon, after the commit.
             on_failure: told of an error that ended the thread.
             notify_channel: where other workers are told the same, None for nowhere.
+            meter: counts what is committed; None where nobody wants to know.
         """
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)
@@ -82,6 +85,7 @@ class Committer:
         self._on_queued = on_queued
         self._on_failure = on_failure
         self._channel = notify_channel
+        self._meter = meter
         self._queue: dict[RunRecord, int] = {}
         self._bytes = 0
         self._in_flight: set[RunRecord] = set()
@@ -314,8 +318,12 @@ class Committer:
                 # A connection that cannot roll back is lost, and the server has rolled back.
                 connection.rollback()
             raise
-        plans.took(connection, monotonic() - began_s)
+        took_s = monotonic() - began_s
+        plans.took(connection, took_s)
         sent.mark_stale()
+        if self._meter is not None:
+            self._meter.wrote_group(len(records), took_s, sent.stale)
+            self._meter.committed(records)
         if sent.stale:
             self._logger.warning(
                 "%d outcomes dropped: their runs were taken by another worker", sent.stale

@@ -73,7 +73,7 @@ class Context:
         self._limits = limits
         self._guard = limits.guard
         drift = DriftCheck(f"{run.shard}:{run.run_id}", workflow.on_drift, engine.logger)
-        self._steps = StepRunner(workflow.encode, journal, limits, drift, cell)
+        self._steps = StepRunner(workflow.encode, journal, limits, drift, cell, engine.meter)
         self._thread_id = threading.get_ident()
         self._is_ended = False
 

@@ -255,8 +255,11 @@ class Dispatcher:
             blindly=turns.was_full,
             run_timeout_s=self._run_timeout_s,
         )
-        plans.took(connection, monotonic() - self.waits_since_s)
+        took_s = monotonic() - self.waits_since_s
         self.waits_since_s = 0.0
+        plans.took(connection, took_s)
+        if self._engine.meter is not None:
+            self._engine.meter.claimed(took_s)
         if claimed.runs:
             self._oversight.claimed(claimed.runs)
             self._idle_s = self._polling.first_s

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from flows.client import Client
     from flows.committer import Committer
+    from flows.meter import Meter
     from flows.timekeeper import Timekeeper
 
 __all__ = ["Engine"]
@@ -41,6 +42,7 @@ class Engine:
         timeout_grace_s: how long user code may take to end once its time is up, before its thread
             is given up.
         on_stuck: told of an attempt whose thread was given up.
+        meter: counts what is done here; None where nobody wants to know.
         abandoned: set when attempts that still run must stop at their next primitive.
     """
 
@@ -56,5 +58,6 @@ class Engine:
     timeout_grace_s: float
     on_stuck: Callable[[str], None]
     is_pooled: bool = False
+    meter: Meter | None = None
     interruptions: Counter[str] = field(default_factory=Counter)
     abandoned: threading.Event = field(default_factory=threading.Event)

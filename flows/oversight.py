@@ -101,7 +101,9 @@ class Oversight:
         for run in executors.take_overdue(now_s):
             error = RunTimeoutError(f"{run.shard}:{run.run_id}")
             self._end(run, Outcome(OutcomeKind.FAILED, error_text=describe(error)))
-        end_overdue(connection, schema, self._shards)
+        overdue = end_overdue(connection, schema, self._shards)
+        if overdue and self._engine.meter is not None:
+            self._engine.meter.failed(overdue)
         self.due_at_s = self._poll_at_s
         self._note(_next_deadlines(connection, schema, self._shards))
 

@@ -110,6 +110,7 @@ class RunRecord:
         refused: why the database would not take a memo of the attempt, None while it takes all.
         is_stale: whether a random value was dropped because the run has another claim by now.
         size: bytes of the payloads that were given to the committer with it.
+        took_s: how long its attempt had an executor, in seconds; 0 where nobody measures.
     """
 
     __slots__ = (
@@ -122,6 +123,7 @@ class RunRecord:
         "shard",
         "size",
         "steps",
+        "took_s",
         "waits",
     )
 
@@ -136,6 +138,7 @@ class RunRecord:
         self.refused: Exception | None = None
         self.is_stale = False
         self.size = 0
+        self.took_s = 0.0
 
     def take(self) -> RunRecord:
         """Return all that is to be written now, leaving none of it here.
@@ -152,6 +155,7 @@ class RunRecord:
             taken.randoms, self.randoms = self.randoms, taken.randoms
         taken.outcome, self.outcome = self.outcome, None
         taken.size, self.size = self.size, 0
+        taken.took_s = self.took_s
         return taken
 
     def _take_waits(self, taken: RunRecord) -> None:

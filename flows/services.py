@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from flows.config import DBConfig
     from flows.database import Connection
+    from flows.meter import Meter
 
 __all__ = ["Services"]
 
@@ -59,6 +60,7 @@ class Services:
         on_failure: Callable[[BaseException], None],
         timeout_grace_s: float,
         on_stuck: Callable[[str], None],
+        meter: Meter | None,
     ) -> Services:
         """Connect, check the tables, register the worker and start its committer.
 
@@ -75,6 +77,7 @@ class Services:
             on_failure: told of an error that ended the committer.
             timeout_grace_s: how long user code may take to end once its time is up.
             on_stuck: told of an attempt whose thread was given up.
+            meter: counts what the worker does; None where nobody wants to know.
 
         Raises:
             ConfigError: `listen_dsn` leads elsewhere, or runs are in shards that are not read.
@@ -83,13 +86,10 @@ class Services:
         """
         connection = connect(dsn, "flows worker")
         try:
-            if listen_dsn is not None:
-                check_same_database(connection, listen_dsn)
-            schema.check_version(connection, config)
-            if identity().supervisor_id is None:
-                check_shard_count(connection, config, identity().workflow_names)
-            leases.register_worker(connection, config, identity())
-            committer = Committer(dsn, config.schema, logger, on_queued, on_failure, notify_channel)
+            _register(connection, listen_dsn, config, identity())
+            committer = Committer(
+                dsn, config.schema, logger, on_queued, on_failure, notify_channel, meter
+            )
             committer.start()
         except BaseException:
             connection.close()
@@ -107,6 +107,7 @@ class Services:
             timeout_grace_s,
             on_stuck,
             is_pooled(connection),
+            meter,
         )
         keeper = None
         if identity().supervisor_id is None:
@@ -132,6 +133,21 @@ class Services:
             )
         finally:
             engine.pool.close(timeout=COMMIT_GRACE_S)
+
+
+def _register(
+    connection: Connection,
+    listen_dsn: str | None,
+    config: DBConfig,
+    identity: leases.WorkerIdentity,
+) -> None:
+    """Check that the database is the one to work on, and register the worker; commits."""
+    if listen_dsn is not None:
+        check_same_database(connection, listen_dsn)
+    schema.check_version(connection, config)
+    if identity.supervisor_id is None:
+        check_shard_count(connection, config, identity.workflow_names)
+    leases.register_worker(connection, config, identity)
 
 
 def _client(config: DBConfig, notify_channel: str | None) -> Client:

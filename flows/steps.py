@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flows.drift import DriftCheck
     from flows.journal import Journal
     from flows.limits import Limits, StepLimit
+    from flows.meter import Meter
     from flows.retry import RetryPolicy
 
 __all__ = ["NO_INPUT", "StepRunner"]
@@ -64,14 +65,19 @@ class StepRunner:
         limits: Limits,
         drift: DriftCheck,
         cell: Cell | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """Prepare to run the steps of an attempt; `cell` is where the present one is shown."""
+        """Prepare to run the steps of an attempt.
+
+        `cell` is where the present one is shown, `meter` counts the tries after the first.
+        """
         self._encode = encode
         self._journal = journal
         self._limits = limits
         self._drift = drift
         self._guard = limits.guard
         self._cell = cell
+        self._meter = meter
         self._trying: _Call | None = None
         self._digest = b""
         self._tries = 0
@@ -120,6 +126,8 @@ class StepRunner:
             is_hopeless = isinstance(failure, TerminalError | PayloadError)
             if self._tries > call.retry.max_retries or is_hopeless:
                 raise failure
+            if self._meter is not None:
+                self._meter.retried_step()
             self._back_off(call.retry, self._tries - 1)
 
     def fail(self) -> tuple[StepRecord, StepTimeoutError] | None:

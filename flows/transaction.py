@@ -341,6 +341,8 @@ class AttemptTransaction:
             # that is more than a socket takes: megabytes of memos would hang here for ever.
             connection.execute("COMMIT")
         plans.took(connection, monotonic() - began_s)
+        if self._engine.meter is not None:
+            self._engine.meter.committed([record])
         for shard in writes.shards_to_look_at([record]):
             self._engine.on_queued(shard)
         self._look_after(connection, record)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from flows.board import Board
     from flows.database import Connection
     from flows.engine import Engine
+    from flows.meter import Meter
     from flows.registry import Registry
 
 __all__ = ["Worker"]
@@ -84,6 +85,7 @@ class Worker:
         board: Board | None = None,
         timeout_grace: timedelta = DEFAULT_TIMEOUT_GRACE,
         on_stuck: Callable[[str], None] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """Describe a worker; nothing is opened before `run` or `process_one`.
 
@@ -110,6 +112,7 @@ class Worker:
                 deadline is over, or its run was cancelled. Then its thread is given up, and
                 another one takes its place.
             on_stuck: told of each such thread, by another one; by default it is only logged.
+            meter: counts what is done, for a registry with one workflow.
 
         Raises:
             ConfigError: an option cannot work.
@@ -129,15 +132,14 @@ class Worker:
         self._logger = logger or logging.getLogger("flows")
         self._worker_id = worker_id or uuid.uuid4()
         self._supervisor_id = supervisor_id
-        self._board = board
+        self._board, self._meter = board, meter
         # SimpleQueue.put may be called in a signal handler, Event.set may not.
         self._ending: SimpleQueue[None] = SimpleQueue()
         self._is_stopping = self._is_retiring = False
         self._failure: BaseException | None = None
         # Entered again by a signal handler that calls stop().
         self._life = threading.RLock()
-        self._is_running = False
-        self._is_processing = False
+        self._is_running = self._is_processing = False
         self._dispatchers: list[tuple[Dispatcher, ExecutorPool]] = []
         self._by_shard: dict[str, Dispatcher] = {}
         self._rotation = 0
@@ -295,6 +297,7 @@ class Worker:
                 on_failure=self._fail,
                 timeout_grace_s=self._timeout_grace_s,
                 on_stuck=self._stuck,
+                meter=self._meter,
             )
         return self._services
 
