@@ -216,6 +216,7 @@ HOT: dict[str, Hot] = {
     "prefetch_memos": Hot(KEYS, {}, rows=12 * GROUP, buffers=60 * GROUP, group=GROUP),
     "read_next_due": Hot({"runs_claimable_idx"}, {}),
     "peek_queue": Hot({"runs_claimable_idx"}, {}),
+    "measure_queue": Hot({"runs_claimable_idx"}, {"limit": MANY}, rows=2 * FEW, buffers=2 * FEW),
     "release_strays": Hot(
         {"runs_running_idx", "runs_pkey"},
         {"known": [run_id(9, number + 1) for number in range(FEW)]},
@@ -315,6 +316,12 @@ HOT: dict[str, Hot] = {
         needs_statistics=True,
     ),
     "read_next_schedule": Hot({"schedules_due_by_workflow_idx"}, SCHEDULED),
+    "count_late_schedules": Hot(
+        {"schedules_due_by_workflow_idx"},
+        {**SCHEDULED, "late_s": 1.0, "limit": MANY},
+        rows=2 * FEW,
+        buffers=2 * FEW,
+    ),
     "claim_schedules": Hot(
         {"schedules_due_by_workflow_idx"},
         {**SCHEDULED, "wanted": GROUP},
