@@ -218,8 +218,9 @@ def zeros(workflow: str) -> Changes:
         each for each in BY_NAME.values() if each.labels == _BY_WORKFLOW and each.kind != "gauge"
     ]
     series = [((each.name, workflow), each.nothing()) for each in of_workflow]
+    alone = ((MAINTENANCE_RESTARTS.name,), MAINTENANCE_RESTARTS.nothing())
     ended = [((RUNS_ENDED.name, workflow, each), RUNS_ENDED.nothing()) for each in OUTCOMES]
-    return (*series, *ended)
+    return (*series, *ended, alone)
 
 
 class Tally:

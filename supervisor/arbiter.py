@@ -26,10 +26,12 @@ from flows.supervisor.crew import Crew
 from flows.supervisor.exits import ExitCode
 from flows.supervisor.happenings import ChildProcess, Died, Signalled, Told, describe_status
 from flows.supervisor.jobs import Prepare, Report
+from flows.supervisor.measuring import Measuring
 from flows.supervisor.messages import (
     Counted,
     Drained,
     Finishing,
+    Measured,
     Message,
     Notice,
     Prepared,
@@ -97,6 +99,7 @@ class Arbiter:
         maintenance: MaintenanceMain,
         announcer: Announcer,
         service: ServiceManager,
+        measuring: Measuring | None = None,
     ) -> None:
         """Prepare to run.
 
@@ -107,6 +110,7 @@ class Arbiter:
             maintenance: makes the main function of maintenance.
             announcer: tells the person who watches.
             service: tells the service manager.
+            measuring: tells maintenance what to serve as metrics.
         """
         self._plan = plan
         self._processes = processes
@@ -121,7 +125,8 @@ class Arbiter:
         self._give_up_s: float | None = None
 
         self._maintenance = maintenance
-        self._crew = Crew(plan, processes, generations, self._maintain, self._say)
+        self._measuring = measuring or Measuring()
+        self._crew = Crew(plan, processes, generations, self._maintain, self._say, self._measuring)
         self._fleet = self._crew.fleet
         self._service = service
         self._reloading = Reloading(generations, self._crew, self._say, self._service)
@@ -188,6 +193,7 @@ class Arbiter:
             self._reloading.due_s,
             self.stacks.due_s,
             self._service.due_s,
+            self._measuring.due_s,
         ]
         if self._phase is _Phase.RUNNING:
             moments.append(self._watching.due_s)
@@ -208,6 +214,7 @@ class Arbiter:
             self._give_up_s = None
             self._say("not stopped in time: killing what is left")
             self._kill()
+        self._measuring.act_on_time(now_s, self._phase_name(), self._fleet)
 
     # Signals
 
@@ -274,6 +281,8 @@ class Arbiter:
                 self._on_prepared(message)
             case Notice(text):
                 self._say(text)
+            case Measured(changes):
+                self._measuring.add(changes)
             case _:
                 self._on_count(message)
 

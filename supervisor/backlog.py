@@ -123,8 +123,9 @@ class BacklogWatch:
 
     def serve(self, workflows: Sequence[str]) -> None:
         """From here on, look at these workflows; from any thread."""
-        self._workflows = tuple(workflows)
-        self._served.set()
+        if tuple(workflows) != self._workflows:
+            self._workflows = tuple(workflows)
+            self._served.set()
 
     def _run(self) -> None:
         while True:

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from flows.supervisor.fleet import Member
     from flows.supervisor.happenings import Died
 
-__all__ = ["blame", "cause_of"]
+__all__ = ["blame", "cause_of", "is_crash"]
+
+
+def is_crash(member: Member, died: Died, *, stopping: bool) -> bool:
+    """Tell whether a worker has ended unasked, and not because it cannot work.
+
+    Args:
+        member: the process.
+        died: its death.
+        stopping: whether it was asked to end with all others.
+    """
+    is_told = stopping or member.finishing or member.leaving is not None
+    return member.refused is None and not member.spared and not (died.code == 0 and is_told)
 
 
 def blame(
@@ -32,10 +44,9 @@ def blame(
         is_oom: whether the kernel has killed it for want of memory.
         stopping: whether it was asked to end.
     """
-    is_told = stopping or member.finishing or member.leaving is not None
-    if member.worker_id is None or died.last is None or member.refused is not None:
+    if member.worker_id is None or died.last is None:
         return None
-    if member.spared or (died.code == 0 and is_told):
+    if not is_crash(member, died, stopping=stopping):
         return None
     suspects = tuple(
         Suspect(each.run_id, each.claim, each.step)

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows import clock
-from flows.supervisor.blame import blame
+from flows.ids import RunKey
+from flows.metrics import CRASHES, MAINTENANCE_RESTARTS, RECOVERY_SECONDS, RESTARTS, RUNS_ENDED
+from flows.supervisor.blame import blame, is_crash
 from flows.supervisor.fleet import Broken, Fleet, Member, Restart, StartFailed
 from flows.supervisor.happenings import describe_status
 from flows.supervisor.jobs import Work
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from flows.supervisor.fleet import Slot
     from flows.supervisor.generations import Generations
     from flows.supervisor.happenings import ChildProcess, Died
+    from flows.supervisor.measuring import Measuring
     from flows.supervisor.messages import Ready
     from flows.supervisor.plan import Plan
     from flows.supervisor.processes import Processes
@@ -67,6 +70,7 @@ class Crew:
         generations: Generations,
         maintenance: Callable[[], ChildMain],
         say: Callable[[str], None],
+        measuring: Measuring,
     ) -> None:
         """Make a crew of nobody.
 
@@ -76,6 +80,7 @@ class Crew:
             generations: start workers.
             maintenance: makes the main function of maintenance.
             say: tells of an event.
+            measuring: counts what happens to them.
         """
         self.fleet = Fleet.of(plan.restart)
         self._plan = plan
@@ -83,6 +88,7 @@ class Crew:
         self._generations = generations
         self._maintenance = maintenance
         self._say = say
+        self._measuring = measuring
         self._rollouts: deque[Rollout] = deque()
         self._unreleased: dict[uuid.UUID, tuple[str, Release]] = {}
         self._oom_kills = OomKills()
@@ -105,13 +111,16 @@ class Crew:
             return
         slot.fill(member)
         if slot is self.fleet.maintenance:
+            self._measuring.begin(member.child.channel)
             for _, release in self._unreleased.values():
                 member.child.channel.send(release)
 
     def _start(self, slot: Slot) -> Member:
         title = f"flows: {slot.name}"
         if slot.workflow is None:
-            child = self._processes.fork(self._maintenance(), title=title)
+            child = self._processes.fork(
+                self._maintenance(), title=title, lent=self._measuring.listener
+            )
             member = Member(slot.name, child)
         else:
             worker_id = uuid.uuid4()
@@ -154,6 +163,9 @@ class Crew:
         now_s = clock.monotonic()
         self._say(f"{member.name} ready in {now_s - member.child.started_s:.2f} s")
         before = None if slot is None else slot.became_ready(member, now_s)
+        if slot is not None and slot.died_s is not None and slot.workflow is not None:
+            self._measuring.observe(RECOVERY_SECONDS, now_s - slot.died_s, slot.workflow)
+            slot.died_s = None
         if before is not None:
             self.retire([before], "replaced")
 
@@ -170,6 +182,8 @@ class Crew:
             alone = f", {len(message.suspects)} to run alone" if message.suspects else ""
             self._say(f"{name}: {message.runs} {what} given back{alone}")
         for key in message.failed:
+            workflow = RunKey.parse(key).workflow_name_shard.rpartition("_")[0]
+            self._measuring.count(RUNS_ENDED, workflow, "failed")
             self._say(f"{name}: run {key} failed: its process has died too often while it ran")
 
     # Leaving
@@ -236,6 +250,8 @@ class Crew:
 
     def _release(self, member: Member, died: Died, *, stopping: bool) -> None:
         assert member.worker_id is not None
+        if is_crash(member, died, stopping=stopping):
+            self._measuring.count(CRASHES, member.workflow)
         charge = blame(
             member,
             died,
@@ -261,6 +277,7 @@ class Crew:
     def _replace(self, slot: Slot, how: str) -> ExitCode | None:
         now_s = clock.monotonic()
         slot.last_exit = how
+        slot.died_s = slot.died_s or now_s
         verdict = self.fleet.judge(slot, now_s)
         if isinstance(verdict, StartFailed):
             self._say(how)
@@ -271,6 +288,7 @@ class Crew:
             self._say(how)
         elif isinstance(verdict, Restart):
             slot.restarts += 1
+            self._count_restart(slot)
             slot.due_s = now_s + verdict.after_s
             when = f"in {verdict.after_s:.1f} s" if verdict.after_s else "now"
             self._say(f"{how}; restarting {when}")
@@ -284,6 +302,12 @@ class Crew:
                 f" the next try is in {verdict.after_s:g} s"
             )
         return None
+
+    def _count_restart(self, slot: Slot) -> None:
+        if slot.workflow is None:
+            self._measuring.count(MAINTENANCE_RESTARTS)
+        else:
+            self._measuring.count(RESTARTS, slot.workflow)
 
     # Rollouts
 

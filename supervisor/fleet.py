@@ -79,6 +79,7 @@ class Slot:
         member: the process that has the place.
         successor: the process that will take it once it is ready.
         due_s: when the next process is to be forked, on the monotonic clock.
+        died_s: when its process was seen dead; None once another one is ready.
         was_ready: whether any process of this slot has become ready.
         broken: the budget is spent, or a process could not boot.
         restarts: how many processes have died here and were replaced.
@@ -91,6 +92,7 @@ class Slot:
     member: Member | None = None
     successor: Member | None = None
     due_s: float | None = None
+    died_s: float | None = None
     was_ready: bool = False
     broken: bool = False
     restarts: int = 0

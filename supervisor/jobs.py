@@ -95,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True):
         poll_s: how rarely a worker that finds nothing looks for runs of which it was not told.
         may_migrate: whether the database is ours to migrate, as the embedded one is.
         listen_dsn: the same database past a pooler, None where there is none.
+        is_measured: whether workers count what they do.
     """
 
     dsn: str
@@ -104,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True):
     poll_s: float = 180.0
     may_migrate: bool = False
     listen_dsn: str | None = None
+    is_measured: bool = False
 
 
 class Work(msgspec.Struct, frozen=True, tag=True):

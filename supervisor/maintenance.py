@@ -6,7 +6,8 @@ looks again a few times: until the server has noticed that a killed process is g
 transaction keeps its run, and a claim that was on its way may still be committed. In a drain it
 also counts what is left. In between it deletes, page by page, what workflows keep no longer.
 
-A thread of it fires schedules, so that neither waits for the other.
+A thread of it fires schedules, and others serve metrics where that is wanted, so that none of them
+waits for another.
 
 A lost connection is opened again, with growing waits. What is to be released meanwhile waits, and
 after a reconnection nobody's lease is judged until everybody has had the time to renew.
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from flows.config import DBConfig
     from flows.database import Connection
     from flows.supervisor.child import ChildEnd, ChildMain
+    from flows.supervisor.endpoint import Endpoint
+    from flows.supervisor.measuring import Measuring
     from flows.supervisor.messages import Prepared
 
 __all__ = ["MaintenanceProgram"]
@@ -85,6 +88,7 @@ class MaintenanceProgram:
         poll_s: how often to look for due schedules without being told.
         drain: what to count in a drain, None if this is none.
         keep_s: how many seconds workflows keep runs that have ended, of those that do not for ever.
+        measuring: what is served as metrics; None where nobody wants to know.
     """
 
     dsn: str
@@ -95,6 +99,7 @@ class MaintenanceProgram:
     poll_s: float
     drain: DrainWatch | None
     keep_s: Mapping[str, float] = field(default_factory=dict)
+    measuring: Measuring | None = None
 
     def __call__(self, prepared: Prepared) -> ChildMain:
         """Return the main function of a maintenance process."""
@@ -124,22 +129,16 @@ class _Maintenance:
             DatabaseError: at the start, the database cannot be reached.
             SchemaError: at the start, the tables are not there.
         """
+        endpoint = self._serve_metrics()
         self._connection = self._connect()
         check_version(self._connection, self._program.config)
-        scheduler = Scheduler(
-            self._program.dsn,
-            self._program.listen_dsn,
-            self._program.config,
-            logging.getLogger("flows"),
-            DEFAULT_NOTIFY_CHANNEL,
-            self._program.poll_s,
-            self._program.workflows,
-        )
-        scheduler.start()
+        scheduler = self._start_scheduler()
         self._end.channel.send(Ready())
         while True:
             woken = self._end.wait(max(0.0, self._next_s() - clock.monotonic()))
             for message in woken.messages:
+                if endpoint is not None:
+                    endpoint.hear(message)
                 if isinstance(message, Serve):
                     scheduler.serve(message.workflows)
                     self._retention.serve(message.keep_s)
@@ -149,6 +148,36 @@ class _Maintenance:
                 scheduler.stop()
                 return ExitCode.OK
             self._try_to_work()
+
+    def _serve_metrics(self) -> Endpoint | None:
+        """Start to serve metrics, if somebody wants to know; before there is a database."""
+        program = self._program
+        if program.measuring is None or program.measuring.listener is None:
+            return None
+        from flows.supervisor.backlog import BacklogWatch  # noqa: PLC0415  where it is wanted
+        from flows.supervisor.endpoint import Endpoint  # noqa: PLC0415  likewise
+
+        endpoint = Endpoint(
+            program.measuring.listener,
+            program.measuring.pulse,
+            BacklogWatch(program.dsn, program.config, program.workflows),
+        )
+        endpoint.start()
+        return endpoint
+
+    def _start_scheduler(self) -> Scheduler:
+        program = self._program
+        scheduler = Scheduler(
+            program.dsn,
+            program.listen_dsn,
+            program.config,
+            logging.getLogger("flows"),
+            DEFAULT_NOTIFY_CHANNEL,
+            program.poll_s,
+            program.workflows,
+        )
+        scheduler.start()
+        return scheduler
 
     def _next_s(self) -> float:
         """Return when there is something to do, should nothing happen before."""

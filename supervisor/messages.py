@@ -2,12 +2,13 @@
 
     template     ─▶ supervisor   Loaded, Refused
     prepare      ─▶ supervisor   Prepared, Refused
-    worker       ─▶ supervisor   Ready, Finishing, Refused, Stuck
+    worker       ─▶ supervisor   Ready, Finishing, Refused, Stuck, Measured
     supervisor   ─▶ worker       Retire
     maintenance  ─▶ supervisor   Ready, Refused, Notice, Released, Progress, Drained
     maintenance  ─▶ supervisor   Counted
     watcher      ─▶ supervisor   Changed
     supervisor   ─▶ maintenance  Count; Serve; Release, again to a new process until acknowledged
+    supervisor   ─▶ maintenance  Measured, Standing
 
 One JSON document a line. A socket that ends tells a child that its supervisor is gone.
 """
@@ -21,6 +22,7 @@ from uuid import UUID
 import msgspec
 
 from flows.crashes import Charge
+from flows.metrics import Changes
 from flows.supervisor.exits import ExitCode
 from flows.supervisor.jobs import WorkflowPlan
 
@@ -35,6 +37,7 @@ __all__ = [
     "Drained",
     "Finishing",
     "Loaded",
+    "Measured",
     "Message",
     "Notice",
     "Prepared",
@@ -45,6 +48,7 @@ __all__ = [
     "Released",
     "Retire",
     "Serve",
+    "Standing",
     "Stuck",
 ]
 
@@ -137,6 +141,24 @@ class Stuck(msgspec.Struct, frozen=True, tag=True):
     what: str
 
 
+class Measured(msgspec.Struct, frozen=True, tag=True):
+    """What was counted since the last time, for metrics; to a new process, since the start."""
+
+    changes: Changes
+
+
+class Standing(msgspec.Struct, frozen=True, tag=True):
+    """How the supervisor stands, for metrics.
+
+    Attributes:
+        phase: what it does.
+        processes: of the workers: workflow, then state, then how many.
+    """
+
+    phase: str
+    processes: dict[str, dict[str, int]]
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """How much of a drain is left."""
 
@@ -196,6 +218,8 @@ Message = (
     | Changed
     | Serve
     | Stuck
+    | Measured
+    | Standing
 )
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

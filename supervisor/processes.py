@@ -130,8 +130,13 @@ class Processes:
         self._own.discard(source)
         source.close()
 
-    def fork(self, main: ChildMain, *, title: str) -> ChildProcess:
+    def fork(self, main: ChildMain, *, title: str, lent: Source | None = None) -> ChildProcess:
         """Fork a child that runs `main`.
+
+        Args:
+            main: its work.
+            title: what `ps` shows of it.
+            lent: what it may use although others close it.
 
         Raises:
             OSError: the system has no room for another process now.
@@ -150,7 +155,7 @@ class Processes:
         try:
             pid = os.fork()
             if pid == 0:
-                become_child(main, birth, disown=lambda: self._disown(ours, output))
+                become_child(main, birth, disown=lambda: self._disown(ours, output, lent))
         except OSError:
             ours.close()
             if output is not None:
@@ -198,7 +203,7 @@ class Processes:
             self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
         return child
 
-    def _disown(self, ours: Channel, output: ChildOutput | None) -> None:
+    def _disown(self, ours: Channel, output: ChildOutput | None, lent: Source | None) -> None:
         """Close, in a child, what it has inherited of the supervisor's.
 
         Closed and never unregistered: the selector's kernel object is shared with the supervisor.
@@ -207,7 +212,7 @@ class Processes:
         ours.close()
         if output is not None:
             output.close()
-        for source in self._own:
+        for source in self._own - {lent}:
             source.close()
         for key in self._selector.get_map().values():
             if isinstance(key.fileobj, int):

@@ -14,6 +14,7 @@ from setproctitle import setproctitle
 from flows.config import DBConfig
 from flows.embedded import open_database
 from flows.errors import ConfigError
+from flows.supervisor.address import listen, url_of
 from flows.supervisor.application import check_target
 from flows.supervisor.arbiter import STOP, WISHES, Arbiter
 from flows.supervisor.booting import boot_first, make_generations
@@ -23,6 +24,7 @@ from flows.supervisor.draining import DrainWatch
 from flows.supervisor.exits import ExitCode
 from flows.supervisor.jobs import Begin, Settings, Target, WorkflowPlan
 from flows.supervisor.maintenance import MaintenanceProgram
+from flows.supervisor.measuring import Measuring
 from flows.supervisor.notify import ServiceManager
 from flows.supervisor.plan import Plan
 from flows.supervisor.processes import CAN_ADOPT, Processes
@@ -64,6 +66,7 @@ class Request:
         log: how the supervisor and its children log.
         reload: reload when files of the application change.
         control: where commands are heard; None for a place of its own in `.flows`.
+        metrics: where metrics are served, as HOST:PORT; None for nowhere.
         debug: print tracebacks.
     """
 
@@ -80,6 +83,7 @@ class Request:
     log: LogStyle = LogStyle()  # noqa: RUF009  immutable
     reload: bool = False
     control: Path | None = None
+    metrics: str | None = None
     debug: bool = False
 
 
@@ -94,7 +98,10 @@ def supervise(request: Request) -> int:
     _open_standard_streams()
     with interruptible(STOP, WISHES):
         try:
-            return _supervise(request)
+            check_target(request.target)
+            # Before anything is started that would have to be stopped again.
+            with listen(request.metrics) as listener:
+                return _supervise(request, Measuring(listener))
         except Interrupted as early:
             LineConsole(request.log).say(f"received {early.signum.name}: nothing was started yet")
             return ExitCode.OK
@@ -116,9 +123,8 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115  for the life of the process
 
 
-def _supervise(request: Request) -> int:
+def _supervise(request: Request, measuring: Measuring) -> int:
     target = Target(request.target, request.only, tuple(begin.name for begin in request.begins))
-    check_target(target.app)
     if request.reload:
         check_installed()
     # Before anything is started: children must not find in the environment what is ours.
@@ -132,6 +138,8 @@ def _supervise(request: Request) -> int:
             each(pid, line)
 
     processes = Processes(hear, request.log, debug=request.debug)
+    if measuring.listener is not None:
+        processes.keep(measuring.listener)
     generations = make_generations(
         processes, target, _start_method(request.start_method), request.log, debug=request.debug
     )
@@ -141,7 +149,11 @@ def _supervise(request: Request) -> int:
             console.say(failed.reason)
             return failed.code
         with open_database(request.dsn, listen=request.listen_dsn) as database:
-            arbiter = _arbiter(request, processes, generations, database, console, service)
+            arbiter = _arbiter(
+                request, processes, generations, database, console, service, measuring
+            )
+            if measuring.listener is not None:
+                console.say(f"metrics are served at {url_of(measuring.listener)}")
             hearers.append(arbiter.stacks.hear)
             with _control(request.control, processes, arbiter, console):
                 return arbiter.run()
@@ -182,6 +194,7 @@ def _arbiter(
     database: Database,
     console: LineConsole,
     service: ServiceManager,
+    measuring: Measuring,
 ) -> Arbiter:
     for thread in generations.threads:
         console.say(warn_of(thread))
@@ -193,6 +206,7 @@ def _arbiter(
         request.poll_s,
         database.is_embedded,
         database.listen_dsn,
+        measuring.listener is not None,
     )
     plan = Plan(
         request.target,
@@ -216,11 +230,12 @@ def _arbiter(
             settings.poll_s,
             watch,
             {e.name: e.retention_s for e in workflows if e.retention_s is not None},
+            measuring,
         )
         return program(prepared)
 
     console.say(f"supervising {request.target} on {_describe(database.source)}")
-    return Arbiter(plan, processes, generations, maintenance, console, service)
+    return Arbiter(plan, processes, generations, maintenance, console, service, measuring)
 
 
 def _start_method(wanted: StartMethod | None) -> StartMethod:

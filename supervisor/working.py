@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
+from flows.meter import Meter
 from flows.supervisor.exits import ExitCode
-from flows.supervisor.messages import Finishing, Ready, Retire, Stuck
+from flows.supervisor.messages import Finishing, Measured, Ready, Retire, Stuck
 from flows.worker import Worker
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _BUSY_S = 1.0
 _IDLE_S = 5.0
 """How often the main thread shows that it runs: it is told of signals and messages anyway."""
 
+_MEASURE_S = 1.0
+"""How often the supervisor is told what was counted."""
+
 _BEATS_IN_TIMEOUT = 3
 """How often it does within a `hang_timeout`, so that silence for that long is no accident."""
 
@@ -37,7 +41,8 @@ _BEATS_IN_TIMEOUT = 3
 def work(registry: Registry, order: Order, job: Work, end: ChildEnd) -> int:
     """Execute runs of one workflow until told to stop; return the exit code."""
     settings = order.settings
-    watch = _Watch(end)
+    meter = Meter(job.workflow) if settings.is_measured else None
+    watch = _Watch(end, meter)
     worker = Worker(
         registry.only([job.workflow]),
         settings.dsn,
@@ -49,11 +54,12 @@ def work(registry: Registry, order: Order, job: Work, end: ChildEnd) -> int:
         supervisor_id=settings.supervisor_id,
         board=end.board,
         on_stuck=watch.stuck,
+        meter=meter,
     )
     hang_timeout = registry.get(job.workflow).hang_timeout
-    longest_s = _IDLE_S
+    longest_s = _IDLE_S if meter is None else _MEASURE_S
     if hang_timeout is not None:
-        longest_s = min(_IDLE_S, hang_timeout.total_seconds() / _BEATS_IN_TIMEOUT)
+        longest_s = min(longest_s, hang_timeout.total_seconds() / _BEATS_IN_TIMEOUT)
     return watch.run(worker, longest_s)
 
 
@@ -62,8 +68,9 @@ class _Watch:
 
     _worker: Worker
 
-    def __init__(self, end: ChildEnd) -> None:
+    def __init__(self, end: ChildEnd, meter: Meter | None) -> None:
         self._end = end
+        self._meter = meter
         self._longest_s = _IDLE_S
         self._stuck: SimpleQueue[str] = SimpleQueue()
         self._error: BaseException | None = None
@@ -101,6 +108,8 @@ class _Watch:
                 self._end.channel.send(Ready())
             while not self._stuck.empty():
                 self._end.channel.send(Stuck(self._stuck.get()))
+            self._tell_counts()
+        self._tell_counts()
         if self._error is not None:
             raise self._error
         return ExitCode.OK
@@ -118,6 +127,14 @@ class _Watch:
             of = f", {state.busy} of {len(state.executing)} busy" if state.busy else ""
             setproctitle(f"{self._end.title}{of}")
         return min(_BUSY_S, self._longest_s) if state.busy or waits_since_s else self._longest_s
+
+    def _tell_counts(self) -> None:
+        """Tell what was counted; a supervisor that does not read is told later, all at once."""
+        if self._meter is None or self._end.channel.backlog:
+            return
+        changes = self._meter.take()
+        if changes:
+            self._end.channel.send(Measured(changes))
 
     def _work(self) -> None:
         try:

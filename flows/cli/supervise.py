@@ -91,6 +91,11 @@ __all__ = ["supervise"]
     help="Where commands as `flows status` reach this supervisor; by default a socket of its own"
     " in the folder .flows.",
 )
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Serve /metrics for Prometheus here, with /live and /ready; needs pgflows[metrics].",
+)
 @debug_option
 def supervise(
     *,
@@ -110,6 +115,7 @@ def supervise(
     log_level: str | None,
     reload: bool,
     control: Path | None,
+    metrics: str | None,
 ) -> int:
     """Run the workflows of an application, each in processes of its own.
 
@@ -141,6 +147,7 @@ def supervise(
             log=LogStyle(log_format, log_level.upper() if log_level else None),
             reload=reload,
             control=control,
+            metrics=metrics,
             debug=is_debug(),
         )
     )
