@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Meter"]
 
-_ENDS = {OutcomeKind.COMPLETED, OutcomeKind.FAILED, OutcomeKind.CANCELLED}
-
 
 class Meter:
     """Counts what a worker of one workflow does; from any of its threads."""
@@ -83,9 +81,14 @@ class Meter:
         tally, workflow = self._tally, self._workflow
         with tally.lock:
             attempts = tally.series(ATTEMPT_SECONDS, workflow)
+            completed = tally.series(RUNS_ENDED, workflow, OutcomeKind.COMPLETED.value)
             for record in records:
-                if record.outcome is not None:
-                    self._count(record.outcome)
+                outcome = record.outcome
+                if outcome is not None:
+                    if outcome.kind is OutcomeKind.COMPLETED:
+                        completed[0] += 1
+                    else:
+                        self._count(outcome)
                     if record.took_s:
                         observe(attempts, ATTEMPT_SECONDS.bounds, record.took_s)
                 for step in record.steps.values():
@@ -94,7 +97,8 @@ class Meter:
                         observe(series, STEP_SECONDS.bounds, step.seconds)
 
     def _count(self, outcome: Outcome) -> None:
+        """Count an outcome that is less frequent."""
         if outcome.kind is OutcomeKind.FAILED and outcome.wake_in_s is not None:
             self._tally.series(RUN_RETRIES, self._workflow)[0] += 1
-        elif outcome.kind in _ENDS:
+        elif outcome.kind in {OutcomeKind.FAILED, OutcomeKind.CANCELLED}:
             self._tally.series(RUNS_ENDED, self._workflow, outcome.kind.value)[0] += 1

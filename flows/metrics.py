@@ -237,15 +237,16 @@ class Tally:
 
     def series(self, metric: Metric, *labels: str) -> list[float]:
         """Return a series, to be added to under the lock."""
-        if metric is STEP_SECONDS:
-            labels = (labels[0], self._step(*labels))
         key = (metric.name, *labels)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = metric.nothing()
+            if metric is STEP_SECONDS:
+                key = (metric.name, labels[0], self._label_of(*labels))
+            series = self._series.setdefault(key, metric.nothing())
         return series
 
-    def _step(self, workflow: str, step: str) -> str:
+    def _label_of(self, workflow: str, step: str) -> str:
+        """Return as what a step is counted."""
         steps = self._steps.setdefault(workflow, set())
         step = step[:_LONGEST_LABEL]
         if step not in steps:
