@@ -39,6 +39,9 @@ _EVERY_S = 5.0
 _SHARE = 20
 """How often to look: the rarer, the longer it takes."""
 
+_PATIENCE_S = 10.0
+"""A database that has not answered for so long does not answer."""
+
 _BOUND = b"SET LOCAL statement_timeout = '5s'"
 
 
@@ -103,11 +106,7 @@ def look(
 
 
 class BacklogWatch:
-    """Looks at the backlog until its process ends.
-
-    Attributes:
-        found: what was found last; None where the database did not answer, or has not yet.
-    """
+    """Looks at the backlog until its process ends."""
 
     def __init__(self, dsn: str, config: DBConfig, workflows: Sequence[str]) -> None:
         """Prepare to look at some workflows; `start` it."""
@@ -115,7 +114,16 @@ class BacklogWatch:
         self._config = config
         self._workflows = tuple(workflows)
         self._served = clock.StopSignal()
-        self.found: Backlog | None = None
+        self._found: Backlog | None = None
+        self._asked_s: float | None = None
+
+    @property
+    def found(self) -> Backlog | None:
+        """What was found last; None where the database does not answer, or has not yet."""
+        asked_s = self._asked_s
+        if asked_s is not None and clock.monotonic() - asked_s > _PATIENCE_S:
+            return None
+        return self._found
 
     def start(self) -> None:
         """Start the thread."""
@@ -135,11 +143,12 @@ class BacklogWatch:
                         self._look(connection)
             except (psycopg.Error, DatabaseError):
                 # Whoever asks is told; what it is, the process says where it works with it.
-                self.found = None
+                self._found = None
                 self._served.wait(_EVERY_S)
 
     def _look(self, connection: Connection) -> None:
-        began_s = clock.monotonic()
+        began_s = self._asked_s = clock.monotonic()
         self._served.clear()
-        self.found = look(connection, self._config, self._workflows)
+        self._found = look(connection, self._config, self._workflows)
+        self._asked_s = None
         self._served.wait(max(_EVERY_S, _SHARE * (clock.monotonic() - began_s)))

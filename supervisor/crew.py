@@ -163,8 +163,9 @@ class Crew:
         now_s = clock.monotonic()
         self._say(f"{member.name} ready in {now_s - member.child.started_s:.2f} s")
         before = None if slot is None else slot.became_ready(member, now_s)
-        if slot is not None and slot.died_s is not None and slot.workflow is not None:
-            self._measuring.observe(RECOVERY_SECONDS, now_s - slot.died_s, slot.workflow)
+        if slot is not None and slot.died_s is not None:
+            if slot.workflow is not None:
+                self._measuring.observe(RECOVERY_SECONDS, now_s - slot.died_s, slot.workflow)
             slot.died_s = None
         if before is not None:
             self.retire([before], "replaced")

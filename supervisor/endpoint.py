@@ -127,7 +127,6 @@ class _Server(ThreadingHTTPServer):
     """Serves at a socket that listens already; its threads end with the process."""
 
     def __init__(self, listener: socket.socket, endpoint: Endpoint) -> None:
-        self.address_family = listener.family
         super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener

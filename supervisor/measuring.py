@@ -70,7 +70,8 @@ class Measuring:
         self.due_s: float | None = None if listener is None else clock.monotonic()
         self._totals = Tally()
         self._unsent = Tally()
-        self._standing = Standing("", {})
+        self._standing = Standing("starting", {})
+        self._is_told = False
         self._channel: Channel | None = None
 
     def count(self, metric: Metric, *labels: str, by: int = 1) -> None:
@@ -95,8 +96,8 @@ class Measuring:
             return
         self._channel = channel
         self._unsent = Tally()
+        self._is_told = False
         channel.send(Measured(self._totals.read()))
-        channel.send(self._standing)
 
     def act_on_time(self, now_s: float, phase: str, fleet: Fleet) -> None:
         """Show that the loop runs, and tell maintenance what is new; after each turn of the loop.
@@ -111,14 +112,19 @@ class Measuring:
         self.pulse.beat()
         self.due_s = now_s + _BEAT_S
         standing = Standing(phase, _processes(fleet))
-        for workflow in standing.processes.keys() - self._standing.processes.keys():
-            self.add(zeros(workflow))
+        if standing != self._standing:
+            for workflow in standing.processes.keys() - self._standing.processes.keys():
+                self.add(zeros(workflow))
+            self._standing, self._is_told = standing, False
+        self._tell()
+
+    def _tell(self) -> None:
         channel = self._channel
         if channel is None or channel.backlog:
             return
-        if standing != self._standing:
-            self._standing = standing
-            channel.send(standing)
+        if not self._is_told:
+            self._is_told = True
+            channel.send(self._standing)
         changes = self._unsent.take()
         if changes:
             channel.send(Measured(changes))

@@ -94,8 +94,8 @@ def test_the_page_describes_every_metric_as_it_is() -> None:
 
 
 def test_the_page_gives_the_bounds_that_there_are() -> None:
-    assert f"{backlog.MOST_RUNS:,} runs are counted at most" in DOCS
-    assert f"of its schedules {backlog.MOST_SCHEDULES:,}" in DOCS
+    assert f"Of a shard {backlog.MOST_RUNS:,} runs are counted" in DOCS
+    assert f"of the schedules of a workflow {backlog.MOST_SCHEDULES:,}." in DOCS
     assert f"{MOST_STEPS} steps of a workflow" in DOCS
     for state in measuring.STATES:
         assert f"`{state}`" in DOCS

@@ -32,7 +32,7 @@ class SeenBacklog(BacklogWatch):
 
     def __init__(self, found: Backlog | None = NOTHING_WAITS) -> None:
         super().__init__("", DBConfig(), ())
-        self.found = found
+        self._found = found
 
     def start(self) -> None:
         """Look at nothing."""

@@ -148,7 +148,7 @@ def test_how_the_processes_stand_is_told_when_it_changes(
     one.successor = member()
     fleet.leaving.append(member())
     assert told() == {**nobody, "ready": 1, "booting": 1, "broken": 1, "retiring": 1}
-    assert len(maintenance.standings) == 4
+    assert len(maintenance.standings) == 3
     fleet.leaving.clear()
     fleet.workers[:] = [Slot("worker other", "other", one.backoff)]
     measuring.act_on_time(0.0, "running", fleet)
