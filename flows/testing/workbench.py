@@ -252,7 +252,7 @@ class Workbench:
         workflow = self._registry.get(run.workflow_name)
         suspect = crashes.Suspect(str(run.run_id), row[3], step_key)
         charge = crashes.Charge(
-            death.worker_id, death.pid, workflow.name, "SIGKILL", (suspect,), workflow.max_crashes
+            death.worker_id, death.pid, "SIGKILL", (suspect,), workflow.max_crashes
         )
         give_up_s = monotonic() + _MOURN_S
         # Until then the transaction of the dead holds the run.
