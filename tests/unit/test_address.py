@@ -59,6 +59,7 @@ def test_a_host_that_is_not_there_is_named() -> None:
         pass
     assert str(refused.value).startswith("--metrics no-such-host.invalid:1: cannot listen there: ")
     assert "None" not in str(refused.value)
+    assert "Unknown error" not in str(refused.value)
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

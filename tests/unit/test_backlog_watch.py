@@ -45,6 +45,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
     monkeypatch.setattr(backlog, "connect", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(backlog, "look", database.look)
+    monkeypatch.setattr(backlog, "_EVERY_S", 3600.0)
     return database
 
 
@@ -78,6 +79,7 @@ def test_other_workflows_are_looked_at_at_once(database: Database, watch: Backlo
     database.permits.release()
     wait_until(lambda: watch.found, what="it has found something")
     watch.serve(["demo"])
+    assert not watch._served.is_set()
     watch.serve(["demo", "other"])
     wait_until(lambda: len(database.asked) > 1, what="it looks again")
     assert database.asked == [("demo",), ("demo", "other")]

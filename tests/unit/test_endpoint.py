@@ -15,7 +15,7 @@ from flows import clock
 from flows.config import DBConfig
 from flows.metrics import ATTEMPT_SECONDS, BY_NAME, CRASHES, zeros
 from flows.supervisor.backlog import Backlog, BacklogWatch
-from flows.supervisor.endpoint import Endpoint, _Server
+from flows.supervisor.endpoint import Endpoint, _Handler, _Server
 from flows.supervisor.measuring import Pulse
 from flows.supervisor.messages import Measured, Ready, Standing
 from tests.waiting import DEADLINE_S
@@ -148,8 +148,10 @@ def test_what_is_not_about_numbers_is_not_heard(endpoint: Endpoint) -> None:
 
 
 def test_a_client_that_says_nothing_holds_nobody_up(
-    endpoint: Endpoint, listener: socket.socket
+    endpoint: Endpoint, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # However long it may say nothing.
+    monkeypatch.setattr(_Handler, "timeout", None)
     server = _Server(listener, endpoint)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
