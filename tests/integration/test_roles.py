@@ -62,7 +62,8 @@ def dsn_of(runs: Runs, role: str) -> str:
 def test_a_client_begins_tells_asks_and_a_worker_executes(granted: Runs) -> None:
     client = Client()
     with psycopg.connect(dsn_of(granted, "flows_client"), autocommit=True) as tx:
-        key = client.begin_tx(tx, greet, "Ada")
+        key = client.begin_tx(tx, greet, "Ada", idempotency_key="Ada", tags=["first"])
+        assert client.begin_tx(tx, greet, "Ada", idempotency_key="Ada") == key
         (other,) = client.begin_many_tx(tx, greet, ["Eve"])
         client.schedule_tx(tx, greet, "Tim", "hourly", every(timedelta(hours=1)), run_now=True)
         client.pause_schedule_tx(tx, "hourly")
