@@ -40,9 +40,9 @@ def order_and_pay(ask: Callable[..., tuple[int, Any]], dsn: str) -> None:
     waiting = {"item": "lamp", "state": "placed", "run": "queued"}
     assert ask("GET", path) == (200, waiting)
     assert ask("POST", f"{path}/payment", {"amount": 12})[0] == 204
-    worker = Worker(registry, dsn)
-    while worker.process_one():
-        pass
+    with Worker(registry, dsn) as worker:
+        while worker.process_one():
+            pass
     assert ask("GET", path) == (200, {"item": "lamp", "state": "sent", "run": "completed"})
     assert RunKey.parse(placed["order"]).workflow_name == "ship"
     assert ask("GET", f"/orders/{UNKNOWN}")[0] == 404

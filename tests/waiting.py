@@ -98,7 +98,7 @@ def process_exists(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123
             return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         # No /proc on this platform, or gone since.
         return os.path.isdir("/proc/self") is False  # noqa: PTH112
 

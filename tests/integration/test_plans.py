@@ -203,6 +203,7 @@ SHARED = {
     "start_at": None,
 }
 SCHEDULED = {"workflow_names": ["demo", "demo-due", "unheard-of"]}
+LATE = {**SCHEDULED, "late_s": 1.0, "limit": MANY}
 PAYLOAD = {"payload_json": "1", "payload_bytes": None}
 
 
@@ -317,10 +318,7 @@ HOT: dict[str, Hot] = {
     ),
     "read_next_schedule": Hot({"schedules_due_by_workflow_idx"}, SCHEDULED),
     "count_late_schedules": Hot(
-        {"schedules_due_by_workflow_idx"},
-        {**SCHEDULED, "late_s": 1.0, "limit": MANY},
-        rows=2 * FEW,
-        buffers=2 * FEW,
+        {"schedules_due_by_workflow_idx"}, LATE, rows=2 * FEW, buffers=2 * FEW
     ),
     "claim_schedules": Hot(
         {"schedules_due_by_workflow_idx"},

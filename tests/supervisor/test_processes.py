@@ -75,7 +75,7 @@ def test_a_broken_workflow_is_tried_again_after_a_while(standin: StartStandin) -
         lambda: supervised.stderr.count("is broken") >= 3, what="it is broken again and again"
     )
     supervised.send(signal.SIGTERM)
-    assert supervised.wait() == ExitCode.OK
+    assert supervised.wait() == ExitCode.OK, supervised.stderr
 
 
 def test_a_lost_lease_is_not_charged_to_the_budget(standin: StartStandin) -> None:
