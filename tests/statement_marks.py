@@ -115,7 +115,7 @@ WHOLE_TABLE = {
 # No table: executed where the session is, which is where others listen.
 NO_TABLE = {"examine_indexes", "examine_server", "examine_tables", "notify", "read_time"}
 
-# Asked by the commands of operators: cold in test_plans.py.
+# Asked by the commands of operators: cold in hot_statements.py.
 ASKED_BY_PEOPLE = {
     "backdate_runs": "for a test, to which time passes",
     "backdate_sleeps": "likewise",

@@ -29,7 +29,7 @@ from flows import (
 from flows.database import configure, listen, take_notifications
 from flows.schema import SCHEMA_VERSION
 from tests import citus
-from tests.integration import test_plans as plans
+from tests.integration import hot_statements
 from tests.integration.command import told
 from tests.running import Runs
 from tests.statement_marks import ANY_SHARD, ONE_SHARD, WHOLE_TABLE
@@ -87,10 +87,10 @@ def distributed(schema: str = "flows") -> list[tuple[str, str, bool]]:
 
 
 def values_of(name: str) -> dict[str, Any]:
-    hot = plans.HOT.get(name)
-    group = plans.group_of(hot.group) if hot is not None and hot.group else {}
-    known = hot.values if hot is not None else VALUES.get(name, plans.ONE)
-    return {**plans.SHARED, **group, **known}
+    hot = hot_statements.HOT.get(name)
+    group = hot_statements.group_of(hot.group) if hot is not None and hot.group else {}
+    known = hot.values if hot is not None else VALUES.get(name, hot_statements.ONE)
+    return {**hot_statements.SHARED, **group, **known}
 
 
 @pytest.fixture
