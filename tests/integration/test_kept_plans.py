@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows import Context, Registry
+from tests.running import Runs
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from tests.running import Runs
+    from collections.abc import Iterator
 
 MANY = 20_000
 LATER = """
@@ -18,6 +19,14 @@ INSERT INTO flows.runs (workflow_name_shard, run_id, workflow_name, status, next
 SELECT 'count_0', gen_random_uuid(), 'count', 'sleeping', now() + interval '1 day'
 FROM generate_series(1, %s)
 """
+
+
+@pytest.fixture
+def runs(flows_dsn: str) -> Iterator[Runs]:
+    """Runs on a database that no test has used: its statistics decide on plans."""
+    runs = Runs(flows_dsn)
+    yield runs
+    runs.close()
 
 
 @pytest.fixture
