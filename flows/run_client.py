@@ -64,9 +64,11 @@ class RunClient(ClientBase):
             options: `deadline`, when the run fails at the latest, with `RunTimeoutError`: an
                 instant, or how long from now by the database's clock. `delay`, how long from now it
                 starts, or `start_at`, when; until then it is sleeping. `tags`, up to 32 texts that
-                runs are found by. `idempotency_key`: of runs of one workflow with the same key
-                there is one; whoever begins it again gets the key of the run that is there,
-                whatever its input and state, and waits for a transaction that is about to begin it.
+                runs are found by. `priority`, from 0, the default, to 9: of the due runs of a shard
+                those with a higher one are claimed first. `idempotency_key`: of runs of one
+                workflow with the same key there is one; whoever begins it again gets the key of the
+                run that is there, whatever its input and state, and waits for a transaction that is
+                about to begin it.
 
         Raises:
             EncodeError: the codec cannot keep the input.
@@ -74,8 +76,8 @@ class RunClient(ClientBase):
             DecodeError: the input does not fit the workflow's annotation.
             ConfigError: `workflow` is none, or has no valid name; the deadline is no positive
                 timedelta and no aware datetime; the delay is negative, `start_at` has no time
-                zone, or both are given; a tag or the idempotency key cannot be kept; `tx` is no
-                transaction that can be used.
+                zone, or both are given; a tag or the idempotency key cannot be kept; the
+                priority is no integer from 0 to 9; `tx` is no transaction that can be used.
             SchemaError: the tables are missing.
         """
         return self._execute(tx, self._operations.begin(workflow, input, **options))

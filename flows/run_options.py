@@ -17,6 +17,8 @@ Deadline = timedelta | datetime
 
 MAX_TAGS = 32
 MAX_TAG_BYTES = 200
+MAX_PRIORITY = 9
+"""A claim looks once for each, so there are few."""
 
 _LONGEST = timedelta(days=365_250)
 """A thousand years: a sum that PostgreSQL cannot keep would end the caller's transaction."""
@@ -31,12 +33,15 @@ class BeginManyOptions(TypedDict, total=False):
         delay: how long from now by the database's clock it starts; until then it is sleeping.
         start_at: when it starts, instead of a delay.
         tags: up to 32 texts of up to 200 bytes that runs are found by.
+        priority: from 0, which is the default, to 9. Of the due runs of a shard those with a higher
+            one are claimed first.
     """
 
     deadline: Deadline | None
     delay: timedelta | None
     start_at: datetime | None
     tags: Collection[str]
+    priority: int
 
 
 class BeginOptions(BeginManyOptions, total=False):
@@ -56,6 +61,7 @@ def row_values(
     delay: timedelta | None = None,
     start_at: datetime | None = None,
     tags: Collection[str] = (),
+    priority: int = 0,
 ) -> dict[str, Any]:
     """Return the parameters that say what the options do.
 
@@ -71,6 +77,7 @@ def row_values(
         "delay_s": None if delay is None else _delay_s(delay),
         **_deadline(deadline),
         "tags": _tags(tags),
+        "priority": _priority(priority),
     }
 
 
@@ -97,6 +104,13 @@ def _tags(tags: object) -> list[str] | None:
     if len(chosen) > MAX_TAGS:
         raise ConfigError(f"a run has at most {MAX_TAGS} tags, not {len(chosen)}")
     return chosen or None
+
+
+def _priority(priority: object) -> int:
+    # True is an integer, too.
+    if type(priority) is not int or not 0 <= priority <= MAX_PRIORITY:
+        raise ConfigError(f"a priority is an integer from 0 to {MAX_PRIORITY}, not {priority!r}")
+    return priority
 
 
 def _is_instant(value: object) -> bool:

@@ -40,6 +40,13 @@ __all__ = ["begin"]
     metavar="KEY",
     help="Begin it unless the workflow has a run with this key; print the key of that run.",
 )
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 9),
+    default=0,
+    show_default=True,
+    help="Of the due runs of a shard those with a higher one are claimed first.",
+)
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="What the run is found by.")
 @database_options
 @debug_option
@@ -52,6 +59,7 @@ def begin(
     start_at: datetime | None,
     idempotency_key: str | None,
     tags: tuple[str, ...],
+    priority: int,
     dsn: str | None,
     schema: str,
     shards: int,
@@ -89,6 +97,7 @@ def begin(
                 start_at=start_at,
                 idempotency_key=idempotency_key,
                 tags=tags,
+                priority=priority,
             )
     write(f"{key}\n")
 

@@ -124,6 +124,7 @@ class RunDetails(msgspec.Struct, frozen=True):
         attempts: how many attempts have failed.
         claims: how often it was claimed by a worker.
         crashes: how often its process died while it ran.
+        priority: from 0 to 9; it is claimed before due runs of its shard that have a lower one.
         is_suspect: whether it is to be executed alone, because it may have crashed its process.
         deadline: when it fails at the latest.
         tags: what it is found by.
@@ -155,6 +156,7 @@ class RunDetails(msgspec.Struct, frozen=True):
     output: Stored | None
     tags: list[str] = []
     idempotency_key: str | None = None
+    priority: int = 0
     steps: list[Step] = []
     waits: list[Wait] = []
     events: list[Event] = []

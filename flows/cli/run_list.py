@@ -33,6 +33,7 @@ class Listed(msgspec.Struct, frozen=True):
     Attributes:
         run_key: what it is asked for by.
         error: the first line of its error.
+        priority: from 0 to 9.
     """
 
     run_key: str
@@ -45,6 +46,7 @@ class Listed(msgspec.Struct, frozen=True):
     finished_at: datetime | None
     tags: list[str]
     error: str | None
+    priority: int = 0
 
 
 class Page(msgspec.Struct, frozen=True):

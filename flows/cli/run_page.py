@@ -97,6 +97,8 @@ def _origin(run: RunDetails) -> Iterator[tuple[str, Text]]:
         if at is not None:
             yield name, Text(f"{_instant(at)}, after {_length(at - run.created_at)}")
     yield from _prospects(run)
+    if run.priority:
+        yield "priority", Text(str(run.priority))
     if run.tags:
         yield "tags", Text(printable(", ".join(run.tags)))
     if run.idempotency_key is not None:

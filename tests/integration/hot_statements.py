@@ -133,6 +133,7 @@ SHARED = {
     "deadline_in_s": None,
     "delay_s": None,
     "tags": None,
+    "priority": 0,
     "idempotency_key": "order 1",
     "start_at": None,
 }
@@ -146,7 +147,10 @@ WRITTEN = Hot(KEYS, {}, rows=8 * GROUP, buffers=60 * GROUP, group=GROUP)
 
 HOT: dict[str, Hot] = {
     "claim_runs": Hot(
-        {"runs_claimable_idx", "runs_pkey"}, {"limit": GROUP}, rows=4 * GROUP, buffers=60 * GROUP
+        {"runs_urgent_idx", "runs_claimable_idx", "runs_pkey"},
+        {"limit": GROUP},
+        rows=4 * GROUP,
+        buffers=60 * GROUP,
     ),
     "prefetch_memos": Hot(KEYS, {}, rows=12 * GROUP, buffers=60 * GROUP, group=GROUP),
     "read_next_due": Hot({"runs_claimable_idx"}, {}),

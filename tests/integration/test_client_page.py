@@ -45,8 +45,11 @@ def test_a_run_is_begun_with_a_row_and_another_is_waited_for(runs: Runs) -> None
     with psycopg.connect(runs.dsn) as tx:
         assert names["charge"](tx, 1) == names["charge"](tx, 1)
         names["render_all"](tx, 7, ["a", "b"])
+        urgent = names["refund"](tx, 1)
     query = "SELECT tags FROM flows.runs WHERE workflow_name = 'render'"
     assert runs.rows(query) == [(["batch", "customer:7"],)] * 2
+    query = "SELECT priority FROM flows.runs WHERE run_id = %s"
+    assert runs.rows(query, urgent.run_id) == [(5,)]
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(runs.dsn)
     )

@@ -62,6 +62,16 @@ SELECT '{SHARD}', lpad(to_hex(k * 1000000 + n), 32, '0')::uuid, 'demo', 'running
     now() - interval '1 day', now(), 1, worker::uuid
 FROM (VALUES (9, '{ME}'), (10, '{DEAD}')) AS holder (k, worker), generate_series(1, {FEW}) AS n;
 
+INSERT INTO flows.runs (workflow_name_shard, run_id, workflow_name, status, input_json,
+    created_at, updated_at, next_wake_at, priority)
+SELECT '{SHARD}', lpad(to_hex(k * 1000000 + n), 32, '0')::uuid, 'demo', 'sleeping', '1',
+    now() - interval '1 day', now(), now() + wake, priority
+FROM (VALUES
+    (11, 9, {MANY}, interval '1 day'),
+    (12, 1, {MANY}, interval '1 day'),
+    (13, 5, {GROUP} / 2, interval '-1 hour')
+) AS kind (k, priority, count, wake), generate_series(1, count) AS n;
+
 INSERT INTO flows.steps (workflow_name_shard, run_id, step_key, status, input_json, output_json)
 SELECT workflow_name_shard, run_id, 'step/v1', 'completed', '1', '1' FROM flows.runs;
 
@@ -206,7 +216,8 @@ def test_a_hot_statement_looks_only_at_what_it_is_about(
         assert plan.indexes <= hot.indexes, plan
         assert bool(plan.indexes) == bool(hot.indexes), plan
         assert plan.rows <= max(10, hot.rows * share), plan
-        assert plan.buffers <= max(200, hot.buffers * share), plan
+        # A session that is new reads the catalog too: about 25 pages for each index of a table.
+        assert plan.buffers <= max(250, hot.buffers * share), plan
 
 
 def test_every_statement_is_hot_or_cold() -> None:

@@ -209,7 +209,10 @@ def claim_in_thread(runs: Runs, shard: str) -> tuple[threading.Thread, list[Clai
     return thread, claimed
 
 
-def test_a_claim_sees_what_was_executed_since_it_began_to_look(runs: Runs) -> None:
+@pytest.mark.parametrize(("part", "priority"), [("urgent", 5), ("ordinary", 0)])
+def test_a_claim_sees_what_was_executed_since_it_began_to_look(
+    runs: Runs, part: str, priority: int
+) -> None:
     registry = Registry()
 
     @registry.workflow("waiter")
@@ -217,8 +220,9 @@ def test_a_claim_sees_what_was_executed_since_it_began_to_look(runs: Runs) -> No
         wf.execute("step/v1", lambda: 1)
         return wf.wait_for_event("wait/v1", "number", int)
 
-    key = runs.begin(waiter)
-    found = re.search(r"WITH due AS \((.*?)\n\),", sql.load("claim_runs").decode(), re.DOTALL)
+    key = runs.client.begin_tx(runs.connection, waiter, priority=priority)
+    claim = sql.load("claim_runs").decode().replace(" - (SELECT count(*) FROM urgent)", "")
+    found = re.search(rf"\b{part} AS \((.*?)\n\),", claim, re.DOTALL)
     assert found is not None
     values = {"shard": key.workflow_name_shard, "limit": 2, "now": None}
     with psycopg.connect(runs.dsn) as connection, connection.cursor("due") as due:

@@ -137,7 +137,9 @@ def use_client(tx: psycopg.Connection[Any], dict_tx: psycopg.Connection[dict[str
     assert_type(client.begin_tx(tx, "render", {"id": 1, "scene": "sea"}), RunKey)
     assert_type(client.begin_tx(tx, nightly, None), RunKey)
     assert_type(client.begin_tx(tx, nightly, delay=timedelta(days=3)), RunKey)
-    assert_type(client.begin_tx(tx, render, job, idempotency_key="a", tags=["b"]), RunKey)
+    assert_type(
+        client.begin_tx(tx, render, job, idempotency_key="a", tags=["b"], priority=9), RunKey
+    )
     assert_type(client.begin_many_tx(tx, render, [job, job]), list[RunKey])
     assert_type(client.begin_many_tx(tx, render, [job], tags=("b",)), list[RunKey])
 

@@ -1,21 +1,57 @@
--- Claim up to %(limit)s due runs of one shard for one worker, oldest due time first, with their
--- inputs where those are light. A run that never ran is told from the others by its times too,
--- because the reference package's workers do not count claims.
+-- Claim up to %(limit)s due runs of one shard for one worker, with their inputs where those are
+-- light: those of a higher priority first, and of one priority the oldest due time. A priority that
+-- nobody can have been given counts as none. A run that never ran is told from the others by its
+-- times too, because the reference package's workers do not count claims.
 -- Locks:  the claimed runs, NO KEY (a publisher's foreign-key check passes); locked ones are skipped.
--- Index:  runs_claimable_idx, then the primary key, by ANY of an array whose length the planner
---         cannot see: for a tenth of the queue it would rather walk the whole table.
-WITH due AS (
-    SELECT
-        d.run_id,
-        d.claim = 0 AND d.updated_at = d.created_at AS is_fresh
+-- Index:  runs_urgent_idx, runs_claimable_idx, then the primary key, by ANY of an array whose length
+--         the planner cannot see: for a tenth of the queue it would rather walk the whole table.
+WITH urgent AS (
+    -- One look for each priority, from the highest that is there, passes over runs that are not due.
+    -- The nested loop keeps that order.
+    SELECT u.run_id, u.is_fresh
+    FROM generate_series(
+        least(9, (
+            SELECT p.priority
+            FROM flows.runs AS p
+            WHERE p.workflow_name_shard = %(shard)s
+              AND p.status IN ('queued', 'sleeping')
+              AND p.priority BETWEEN 1 AND 9
+            ORDER BY p.priority DESC
+            LIMIT 1
+        )), 1, -1
+    ) AS level
+    CROSS JOIN LATERAL (
+        SELECT d.run_id, d.claim = 0 AND d.updated_at = d.created_at AS is_fresh
+        FROM flows.runs AS d
+        WHERE d.workflow_name_shard = %(shard)s
+          AND d.status IN ('queued', 'sleeping')
+          AND d.priority BETWEEN 1 AND 9
+          AND d.priority = level
+          AND coalesce(d.next_wake_at, d.created_at)
+              <= coalesce(%(now)s::timestamptz, statement_timestamp())
+        ORDER BY coalesce(d.next_wake_at, d.created_at)
+        LIMIT %(limit)s
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS u
+    LIMIT %(limit)s
+),
+ordinary AS (
+    -- The only urgent due runs that this meets are taken already.
+    SELECT d.run_id, d.claim = 0 AND d.updated_at = d.created_at AS is_fresh
     FROM flows.runs AS d
     WHERE d.workflow_name_shard = %(shard)s
       AND d.status IN ('queued', 'sleeping')
+      AND d.priority NOT BETWEEN 1 AND 9
       AND coalesce(d.next_wake_at, d.created_at)
           <= coalesce(%(now)s::timestamptz, statement_timestamp())
     ORDER BY coalesce(d.next_wake_at, d.created_at)
-    LIMIT %(limit)s
+    LIMIT %(limit)s - (SELECT count(*) FROM urgent)
     FOR NO KEY UPDATE SKIP LOCKED
+),
+due AS (
+    SELECT run_id, is_fresh FROM urgent
+    UNION ALL
+    SELECT run_id, is_fresh FROM ordinary
 ),
 claimed AS (
     UPDATE flows.runs AS r
@@ -34,7 +70,7 @@ claimed AS (
       AND r.run_id = due.run_id
     RETURNING
         r.run_id, r.claim, r.attempts, r.is_suspect, r.input_json, r.input_bytes, r.codec,
-        r.deadline, coalesce(r.next_wake_at, r.created_at) AS due_at, due.is_fresh,
+        r.deadline, coalesce(r.next_wake_at, r.created_at) AS due_at, r.priority, due.is_fresh,
         65536 < coalesce(octet_length(r.input_bytes), 0) + CASE
             WHEN pg_column_size(r.input_json) BETWEEN 1000 AND 16384
                 THEN octet_length(r.input_json::text)
@@ -56,4 +92,4 @@ SELECT
     claimed.is_fresh,
     claimed.is_heavy
 FROM claimed
-ORDER BY claimed.due_at
+ORDER BY greatest(0, claimed.priority) DESC, claimed.due_at

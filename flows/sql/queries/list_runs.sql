@@ -2,7 +2,7 @@
 -- Locks:  nothing.
 -- Index:  the primary key, from its end; or that of the status, where few runs have it.
 SELECT
-    run_id, workflow_name, status, attempts, crashes, created_at, updated_at, finished_at,
+    run_id, workflow_name, status, attempts, crashes, priority, created_at, updated_at, finished_at,
     coalesce(tags, '{}') AS tags,
     left(split_part(error_text, E'\n', 1), 1000) AS error
 FROM flows.runs

@@ -2,7 +2,7 @@
 -- Locks:  nothing.
 -- Index:  the primary key.
 SELECT
-    workflow_name, status, attempts, claim AS claims, crashes, is_suspect, error_text AS error,
+    workflow_name, status, attempts, claim AS claims, crashes, priority, is_suspect, error_text AS error,
     created_at, started_at, updated_at, finished_at,
     CASE WHEN status = 'sleeping' THEN next_wake_at END AS next_wake_at, deadline,
     coalesce(tags, '{}') AS tags, idempotency_key,
