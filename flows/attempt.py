@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from flows import payloads, run_logging
+from flows import payloads, run_logging, tracing
 from flows.clock import monotonic, seconds
 from flows.context import Context
 from flows.database import is_interruption
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from flows.payloads import Payload
     from flows.records import RunRecord
     from flows.registry import Workflow
+    from flows.tracing import TracedSpan
 
 __all__ = ["Attempt"]
 
@@ -88,6 +89,7 @@ class Attempt:
         self._context = Context(engine, workflow, run, self._journal, self._limits, cell)
         self._on_given_up = on_given_up
         self._began_s = 0.0
+        self._span: TracedSpan | None = None
 
     @property
     def record(self) -> RunRecord:
@@ -106,12 +108,21 @@ class Attempt:
         if self._cell is not None:
             run = self._run
             self._cell.begin(run.run_id, run.claim, run.attempts + 1, run.deadline_s)
-        outcome = self._outcome()
+        span = self._span = tracing.open_attempt(self._workflow.name, self._run)
+        if span is None:
+            self._execute()
+        else:
+            with span:
+                self._execute()
+
+    def _execute(self) -> None:
+        ended = outcome = self._outcome()
         if self._limits.guard.is_given_up:
             return
         if self._transaction.is_open:
             outcome = self._finish_transaction(outcome)
         self._limits.end()
+        self._end_span(outcome or ended)
         if outcome is not None:
             self._measure(self._journal.record)
             self._engine.committer.submit(self._journal.record, outcome)
@@ -123,6 +134,19 @@ class Attempt:
         """Note with the outcome that is about to be recorded how long the attempt took."""
         if self._began_s:
             record.took_s = monotonic() - self._began_s
+
+    def _end_span(self, outcome: Outcome | None) -> None:
+        if self._span is None:
+            return
+        if outcome is None:
+            how = "claim_lost"
+        elif outcome.kind is OutcomeKind.RELEASED:
+            how = "interrupted"
+        elif outcome.kind is OutcomeKind.FAILED and outcome.wake_in_s is not None:
+            how = "retrying"
+        else:
+            how = outcome.kind.value
+        self._span.end(how)
 
     def sever(self) -> None:
         """Cut the attempt's transaction from another thread: the run is free to be taken."""
@@ -222,6 +246,8 @@ class Attempt:
         self._transaction.rollback()
         if isinstance(reason, Overdue):
             text = describe(reason.error)
+            if self._span is not None:
+                self._span.fail(reason.error)
             self._log_failure(text, None)
             return Outcome(OutcomeKind.FAILED, error_text=text)
         self._engine.logger.info("run %s cancelled", self._run.run_id)
@@ -248,6 +274,7 @@ class Attempt:
             assert failed is not None, "only a step has a time of its own"
             outcome = self._failure(failed[1])
         self._measure(record)
+        self._end_span(outcome)
         self._engine.committer.submit(record, outcome)
         self._engine.on_stuck(
             f"{what} did not end within {self._engine.timeout_grace_s:g} s of being told to"
@@ -279,6 +306,8 @@ class Attempt:
         policy = self._workflow.run_retry
         failed = self._run.attempts + 1
         text = describe(error)
+        if self._span is not None:
+            self._span.fail(error)
         retry_in_s: float | None = None
         if failed < policy.max_attempts and not isinstance(error, TerminalError):
             try:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-_IS_FRESH, _IS_HEAVY = -2, -1
+_IS_FRESH, _IS_HEAVY = -3, -2
 """Where they are in a row of the answer."""
 
 
@@ -57,6 +57,7 @@ class ClaimedRun(NamedTuple):
         prefetched: its memos as read after the claim, None if it never ran; empty if it is so heavy
             that they, and perhaps its input, did not come along.
         deadline_s: when it fails at the latest, on the monotonic clock; None for never.
+        trace_context: the trace it was begun in, see `flows.tracing`; None for none.
     """
 
     shard: str
@@ -67,6 +68,7 @@ class ClaimedRun(NamedTuple):
     input: Payload
     prefetched: str | None
     deadline_s: float | None = None
+    trace_context: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -182,7 +184,7 @@ class _Claiming:
         memos = self._memos(
             shard, [row[0] for row in rows if not row[_IS_FRESH] and not row[_IS_HEAVY]]
         )
-        for run_id, token, attempts, suspect, *stored, left_s, is_fresh, is_heavy in rows:
+        for run_id, token, attempts, suspect, *stored, left_s, is_fresh, is_heavy, trace in rows:
             deadline_s = None if left_s is None else now_s + left_s
             prefetched = memos.get(run_id, "") if is_heavy or not is_fresh else None
             self.runs.append(
@@ -195,6 +197,7 @@ class _Claiming:
                     Payload(*stored),
                     prefetched,
                     deadline_s,
+                    trace,
                 )
             )
         row = sleeping.fetchone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
@@ -15,6 +16,7 @@ from flows.signatures import WorkflowTypes, workflow_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from flows.context import Context
     from flows.drift import DriftPolicy
@@ -108,8 +110,20 @@ class Registry:
     Use `workflow` to decorate a function and `register` for an object with `name` and `run`.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, lifespan: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        """Begin with no workflow.
+
+        Args:
+            lifespan: called in each worker process of a supervisor; the context manager that it
+                returns is entered before the process claims a run, and left when its runs have
+                ended. For what does not survive a fork, such as threads, connections and
+                exporters. What it raises ends the process. A `Worker` in a process of yours
+                does not call it.
+        """
         self._workflows: dict[str, Workflow[Any, Any]] = {}
+        self.lifespan = lifespan
 
     def workflow(
         self,
@@ -273,7 +287,7 @@ class Registry:
         Raises:
             UnknownWorkflowError: one of them is not registered here.
         """
-        chosen = Registry()
+        chosen = Registry(lifespan=self.lifespan)
         for name in dict.fromkeys(names):
             chosen.add(self.get(name))
         return chosen

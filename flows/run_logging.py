@@ -3,6 +3,8 @@
 While a run is being executed, every record made in its thread, by whatever logger, has the
 attributes `workflow`, `run_id`, `attempt` and `step`; elsewhere they are None. Threads that a
 step starts have them too if they are started with a copy of its context (`contextvars`).
+
+Records made within a span of OpenTelemetry have `trace_id` and `span_id`, in runs and elsewhere.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import logging
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
-__all__ = ["FIELDS", "RunScope", "in_step", "install", "scope"]
+from flows import tracing
+
+__all__ = ["FIELDS", "TRACE_FIELDS", "RunScope", "in_step", "install", "scope"]
 
 
 class RunScope(NamedTuple):
@@ -33,6 +37,9 @@ class RunScope(NamedTuple):
 FIELDS = RunScope._fields
 """The attributes that records have."""
 
+TRACE_FIELDS = ("trace_id", "span_id")
+"""The attributes that they have in addition, in hexadecimal as in `traceparent`; else None."""
+
 _NOTHING = RunScope()
 
 scope: ContextVar[RunScope] = ContextVar("flows.run", default=_NOTHING)
@@ -49,6 +56,8 @@ class _Factory:
         record: logging.LogRecord = self._make(*args, **kwargs)
         for name, value in zip(FIELDS, scope.get(), strict=True):
             # A record may have such an attribute of its own: that one counts.
+            record.__dict__.setdefault(name, value)
+        for name, value in zip(TRACE_FIELDS, tracing.current_ids(), strict=True):
             record.__dict__.setdefault(name, value)
         return record
 

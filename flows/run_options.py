@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
+from flows import tracing
 from flows.clock import seconds
 from flows.config import why_no_key
 from flows.errors import ConfigError
@@ -63,7 +64,7 @@ def row_values(
     tags: Collection[str] = (),
     priority: int = 0,
 ) -> dict[str, Any]:
-    """Return the parameters that say what the options do.
+    """Return the parameters that say what the options do, and in which trace the run is begun.
 
     Raises:
         ConfigError: one of them cannot be kept, or both `delay` and `start_at` are given.
@@ -78,6 +79,7 @@ def row_values(
         **_deadline(deadline),
         "tags": _tags(tags),
         "priority": _priority(priority),
+        "trace_context": tracing.read_current(),
     }
 
 

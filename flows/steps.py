@@ -6,7 +6,7 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flows import payloads, run_logging
+from flows import payloads, run_logging, tracing
 from flows.clock import monotonic, seconds
 from flows.errors import (
     ContextError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flows.limits import Limits, StepLimit
     from flows.meter import Meter
     from flows.retry import RetryPolicy
+    from flows.tracing import TracedSpan
 
 __all__ = ["NO_INPUT", "StepRunner"]
 
@@ -79,6 +80,7 @@ class StepRunner:
         self._cell = cell
         self._meter = meter
         self._trying: _Call | None = None
+        self._span: TracedSpan | None = None
         self._digest = b""
         self._tries = 0
         self._started_s = 0.0
@@ -108,6 +110,13 @@ class StepRunner:
     def _execute(self, call: _Call) -> Any:
         self._digest = payloads.digest_of(call.encoded)
         self._tries = 0
+        span = self._span = tracing.open_step(call.key, call.function, *run_logging.scope.get()[:3])
+        if span is None:
+            return self._try_until_done(call)
+        with span:
+            return self._try_until_done(call)
+
+    def _try_until_done(self, call: _Call) -> Any:
         while True:
             self._tries += 1
             self._started_s = monotonic()
@@ -128,6 +137,8 @@ class StepRunner:
                 raise failure
             if self._meter is not None:
                 self._meter.retried_step()
+            if self._span is not None:
+                self._span.retry(failure)
             self._back_off(call.retry, self._tries - 1)
 
     def fail(self) -> tuple[StepRecord, StepTimeoutError] | None:
@@ -139,6 +150,9 @@ class StepRunner:
         if trying is None:
             return None
         error = self._timeout(trying)
+        if self._span is not None:
+            self._span.fail(error)
+            self._span.end("failed")
         return self._record(trying, NO_PAYLOAD, error), error
 
     def _try(self, call: _Call) -> tuple[Payload, Any]:

@@ -124,7 +124,15 @@ def check_target(target: str) -> tuple[str, str]:
 
 def threads_left_by_import() -> list[str]:
     """Return the names of threads besides the main one: a fork would not carry them over."""
-    return [thread.name for thread in threading.enumerate() if thread.ident != _main_ident()]
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread.ident != _main_ident() and not thread.name.startswith(_BEGUN_ANEW)
+    ]
+
+
+_BEGUN_ANEW = ("OtelBatch", "OtelPeriodic")
+"""Threads of OpenTelemetry's SDK, which starts them again in a forked process."""
 
 
 def _main_ident() -> int | None:

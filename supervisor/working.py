@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
+from flows import tracing
 from flows.meter import Meter
 from flows.supervisor.exits import ExitCode
 from flows.supervisor.messages import Finishing, Measured, Ready, Retire, Stuck
@@ -60,7 +61,12 @@ def work(registry: Registry, order: Order, job: Work, end: ChildEnd) -> int:
     longest_s = _IDLE_S if meter is None else _MEASURE_S
     if hang_timeout is not None:
         longest_s = min(longest_s, hang_timeout.total_seconds() / _BEATS_IN_TIMEOUT)
-    return watch.run(worker, longest_s)
+    with registry.lifespan():
+        try:
+            return watch.run(worker, longest_s)
+        finally:
+            # This process leaves without `atexit`, where exporters would send the rest.
+            tracing.flush()
 
 
 class _Watch:

@@ -134,6 +134,7 @@ SHARED = {
     "delay_s": None,
     "tags": None,
     "priority": 0,
+    "trace_context": None,
     "idempotency_key": "order 1",
     "start_at": None,
 }

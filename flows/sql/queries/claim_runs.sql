@@ -76,7 +76,8 @@ claimed AS (
                 THEN octet_length(r.input_json::text)
             ELSE coalesce(pg_column_size(r.input_json), 0)
                 * CASE WHEN pg_column_size(r.input_json) > 16384 THEN 5 ELSE 1 END
-        END AS is_heavy
+        END AS is_heavy,
+        r.trace_context
 )
 SELECT
     claimed.run_id::text,
@@ -90,6 +91,7 @@ SELECT
         claimed.deadline - coalesce(%(now)s::timestamptz, statement_timestamp())
     )::float8,
     claimed.is_fresh,
-    claimed.is_heavy
+    claimed.is_heavy,
+    claimed.trace_context
 FROM claimed
 ORDER BY greatest(0, claimed.priority) DESC, claimed.due_at

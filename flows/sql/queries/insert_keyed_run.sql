@@ -3,7 +3,7 @@
 -- Index:  that of the idempotency keys.
 INSERT INTO flows.runs (
     workflow_name_shard, run_id, workflow_name, status, input_json, input_bytes, codec,
-    next_wake_at, deadline, tags, priority, idempotency_key, created_at, updated_at
+    next_wake_at, deadline, tags, priority, trace_context, idempotency_key, created_at, updated_at
 )
 VALUES (
     %(shard)s, %(run_id)s, %(workflow_name)s,
@@ -24,7 +24,7 @@ VALUES (
         coalesce(%(now)s::timestamptz, statement_timestamp())
         + %(deadline_in_s)s::float8 * interval '1 second'
     ),
-    %(tags)s::text[], %(priority)s, %(idempotency_key)s,
+    %(tags)s::text[], %(priority)s, %(trace_context)s, %(idempotency_key)s,
     coalesce(%(now)s::timestamptz, statement_timestamp()),
     coalesce(%(now)s::timestamptz, statement_timestamp())
 )

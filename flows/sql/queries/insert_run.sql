@@ -5,7 +5,7 @@
 -- Index:  none.
 INSERT INTO flows.runs (
     workflow_name_shard, run_id, workflow_name, status, input_json, input_bytes, codec,
-    next_wake_at, deadline, tags, priority, created_at, updated_at
+    next_wake_at, deadline, tags, priority, trace_context, created_at, updated_at
 )
 VALUES (
     %(shard)s, %(run_id)s, %(workflow_name)s,
@@ -26,7 +26,7 @@ VALUES (
         coalesce(%(now)s::timestamptz, statement_timestamp())
         + %(deadline_in_s)s::float8 * interval '1 second'
     ),
-    %(tags)s::text[], %(priority)s,
+    %(tags)s::text[], %(priority)s, %(trace_context)s,
     coalesce(%(now)s::timestamptz, statement_timestamp()),
     coalesce(%(now)s::timestamptz, statement_timestamp())
 )
