@@ -29,6 +29,10 @@ _PATIENCE_S = 1.0
 """How long a write waits for a supervisor that does not read."""
 
 _PIPE_BYTES = 1 << 20
+
+_LONGEST_RECORD = 60_000
+"""Characters of a record as JSON, less than of a line that the supervisor reads in one piece."""
+
 _CHUNK_BYTES = 4096
 """What a pipe takes at once when it is ready at all."""
 
@@ -160,6 +164,20 @@ class _TextFormatter(logging.Formatter):
         return super().format(record)
 
 
+_USUAL = frozenset(
+    {
+        *vars(logging.LogRecord("", 0, "", 0, "", None, None)),
+        *run_logging.FIELDS,
+        *run_logging.TRACE_FIELDS,
+        "message",
+        "asctime",
+        "taskName",
+        "time",
+    }
+)
+"""What records have anyhow; the rest was given as `extra`. Time and process the supervisor adds."""
+
+
 class _JSONFormatter(logging.Formatter):
     """One line, marked as a record."""
 
@@ -169,10 +187,36 @@ class _JSONFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        for name in run_logging.FIELDS:
+        for name in (*run_logging.FIELDS, *run_logging.TRACE_FIELDS):
             value = getattr(record, name, None)
             if value is not None:
                 fields[name] = value
+        for name, value in vars(record).items():
+            if name not in _USUAL:
+                fields.setdefault(name, value)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return RECORD + msgspec.json.encode(fields, enc_hook=str).decode()
+        if record.stack_info:
+            fields["stack"] = self.formatStack(record.stack_info)
+        return RECORD + _encode(fields)
+
+
+def _encode(fields: dict[str, object]) -> str:
+    try:
+        text = msgspec.json.encode(fields, enc_hook=str).decode()
+    except Exception:  # noqa: BLE001  keys that are no texts, half characters, a failing __str__
+        fields = {name: _shown(value) for name, value in fields.items()}
+        text = msgspec.json.encode(fields).decode()
+    if len(text) <= _LONGEST_RECORD:
+        return text
+    # A longer line would be broken in two, neither of them JSON.
+    shown = {name: _shown(value) for name, value in fields.items()}
+    most = _LONGEST_RECORD // (6 * len(shown))
+    return msgspec.json.encode({name: value[:most] for name, value in shown.items()}).decode()
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value).encode(errors="backslashreplace").decode()
+    except Exception as error:  # noqa: BLE001  whatever a __str__ raises
+        return f"<{type(value).__name__} that raises {type(error).__name__} when shown>"

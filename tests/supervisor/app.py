@@ -95,6 +95,8 @@ def log_something() -> None:
         int("caught")
     except ValueError:
         logger.warning("with an exception", exc_info=True)
+    logger.warning("with more", extra={"order": 7, "by": {("a", "pair"): "\udce9"}})
+    logger.warning("long: %s", "\u0001" * 100_000)
 
 
 @registry.workflow("frugal", max_runs=3)

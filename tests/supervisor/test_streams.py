@@ -66,6 +66,9 @@ def test_logs_as_json_carry_the_run(app: StartApp) -> None:
     assert begun.endswith(mine["run_id"])
     assert "ValueError: invalid literal" in said["with an exception"]["exception"]
     assert said["printed"]["process"] == "worker logging"
+    assert said["with more"]["order"] == "7"
+    assert said["with more"]["by"] == "{('a', 'pair'): '\\udce9'}"
+    assert sum(message.startswith("long: ") for message in said) == 1
     assert {document["process"] for document in documents} >= {"supervisor", "worker logging"}
 
 
