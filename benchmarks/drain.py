@@ -1,30 +1,25 @@
-"""How fast one worker process drains runs of one no-op step, beside pgbench on the same server.
-
-python -m benchmarks.drain [--runs 50000] [--repeat 3] [--concurrency 10]
-"""
+"""How fast worker processes drain runs, timed by the database."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 
 import flows
-from benchmarks.arena import (
-    arena,
-    describe_machine,
-    fresh_schema,
-    spread,
-    wait_until,
-    worker_process,
-)
-from benchmarks.pgbench import one_transaction_per_run
+from benchmarks.arena import fresh_schema, wait_until, worker_process
 
-__all__ = ["drain", "main", "one_transaction_per_run"]
+__all__ = ["drain"]
 
-GOAL = 1.6
+WORKER = "benchmarks.worker_app"
+GIVE_UP_S = 240
+_ELAPSED = """
+    SELECT count(*) FILTER (WHERE status = 'completed'),
+        extract(epoch FROM max(finished_at) - min(started_at))::float8
+    FROM flows.runs WHERE started_at IS NOT NULL AND created_at >= %s
+"""
 
 
 def drain(
@@ -32,70 +27,58 @@ def drain(
     runs: int,
     concurrency: int,
     prepare: Callable[[str], None] | None = None,
+    *,
     shards: int = 1,
+    workflows: tuple[str, ...] = ("noop",),
+    processes: int = 1,
+    input: Any = 1,  # noqa: A002
+    fresh: bool = True,
 ) -> float:
-    """Enqueue `runs`, let one worker process drain them, and return the runs per second.
+    """Begin `runs` of each workflow, have worker processes drain them; return all runs per second.
 
-    Timed by the database from the first claim to the last commit. `prepare` may put other rows
-    into the fresh tables before. The runs are spread over `shards` shards.
+    Timed from the first claim to the last commit.
+
+    Args:
+        dsn: the database; its tables are made anew if `fresh`.
+        runs: how many of each workflow.
+        concurrency: of each process.
+        prepare: may put other rows into the tables before.
+        shards: over how many the runs are spread.
+        workflows: each has processes of its own.
+        processes: how many for each workflow.
+        input: of every run.
+        fresh: whether the tables are made anew.
     """
     config = flows.DBConfig(shard_count=shards)
-    names = flows.shard_values_for_workflow("noop", shards)
-    fresh_schema(dsn)
+    if fresh:
+        fresh_schema(dsn)
     if prepare is not None:
         prepare(dsn)
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        with connection.transaction():
-            flows.Client(db_config=config).begin_many_tx(connection, "noop", range(runs))
+    with psycopg.connect(dsn, autocommit=True) as connection, contextlib.ExitStack() as stack:
+        began = connection.execute("SELECT clock_timestamp()").fetchone()
+        assert began is not None
+        for name in workflows:
+            with connection.transaction():
+                client = flows.Client(db_config=config)
+                client.begin_many_tx(connection, name, (input for _ in range(runs)))
         connection.execute("VACUUM ANALYZE flows.runs")
+        names = [s for name in workflows for s in flows.shard_values_for_workflow(name, shards)]
+        for name in workflows * processes:
+            stack.enter_context(worker_process(WORKER, dsn, name, str(concurrency), str(shards)))
         queued = (
-            "SELECT EXISTS (SELECT FROM flows.runs WHERE workflow_name_shard = ANY(%(shards)s)"
+            "SELECT EXISTS (SELECT FROM flows.runs WHERE workflow_name_shard = ANY(%s)"
             " AND status IN ('queued', 'sleeping')"
             " AND coalesce(next_wake_at, created_at) <= now())"
+            " OR EXISTS (SELECT FROM flows.runs WHERE worker_id IS NOT NULL)"
         )
-        running = "SELECT EXISTS (SELECT FROM flows.runs WHERE worker_id IS NOT NULL)"
-
-        def is_drained() -> bool:
-            return not any(
-                row[0]
-                for query in (queued, running)
-                for row in connection.execute(query, {"shards": names}).fetchall()
-            )
-
-        with worker_process("benchmarks.noop_worker", dsn, str(concurrency), str(shards)):
-            wait_until(is_drained, 600, "the worker to drain the queue")
-        row = connection.execute(
-            "SELECT count(*) FILTER (WHERE status = 'completed'),"
-            " extract(epoch FROM max(finished_at) - min(started_at))::float8"
-            " FROM flows.runs WHERE started_at IS NOT NULL"
-        ).fetchone()
+        wait_until(
+            lambda: connection.execute(queued, (names,)).fetchone() == (False,),
+            GIVE_UP_S,
+            "the worker to drain the queue",
+            every_s=0.1,
+        )
+        row = connection.execute(_ELAPSED, began).fetchone()
     assert row is not None
-    completed, elapsed_s = row
-    if completed != runs:
-        raise SystemExit(f"{completed} of {runs} runs completed")
-    return runs / float(elapsed_s)
-
-
-def main() -> int:
-    """Measure both in turn and print the ratio; 1 if it misses the goal."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--runs", type=int, default=50_000)
-    options.add_argument("--repeat", type=int, default=3)
-    options.add_argument("--concurrency", type=int, default=10)
-    chosen = options.parse_args()
-    raw: list[float] = []
-    ours: list[float] = []
-    with arena() as dsn:
-        print(describe_machine(dsn))
-        for _ in range(chosen.repeat):
-            raw.append(one_transaction_per_run(dsn, 8, chosen.runs))
-            ours.append(drain(dsn, chosen.runs, chosen.concurrency))
-    ratio = statistics.median(one / other for one, other in zip(ours, raw, strict=True))
-    print(f"pgbench, one transaction per run, 8 clients: {spread(raw)} runs/s")
-    print(f"flows, one process, concurrency {chosen.concurrency}: {spread(ours)} runs/s")
-    print(f"ratio: {ratio:.2f} (goal {GOAL})")
-    return 0 if ratio >= GOAL else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    if row[0] != runs * len(workflows):
+        raise SystemExit(f"{row[0]} of {runs * len(workflows)} runs completed")
+    return float(row[0] / row[1])

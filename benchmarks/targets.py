@@ -1,0 +1,110 @@
+"""What each workload must reach, as functions of the figures."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.figures import Figures, Target
+
+__all__ = ["TARGETS"]
+
+
+def _ratio(workload: str, of: str, to: str, times: float = 1.0) -> partial[float | None]:
+    return partial(_ratio_of, workload, of, to, times)
+
+
+def _ratio_of(workload: str, of: str, to: str, times: float, figures: Figures) -> float | None:
+    ratio = figures.ratio((workload, of), (workload, to))
+    return None if ratio is None else ratio * times
+
+
+def _median(workload: str, name: str) -> partial[float | None]:
+    return partial(_median_of, workload, name)
+
+
+def _median_of(workload: str, name: str, figures: Figures) -> float | None:
+    return figures.median(workload, name)
+
+
+def _to_best_peer(figures: Figures) -> float | None:
+    ours = figures.median("W3", "flows, p50")
+    peers = [
+        series.median
+        for (workload, name), series in figures.series.items()
+        if workload == "W3" and name.endswith(", p50") and not name.startswith("flows")
+    ]
+    return ours / min(peers) if ours is not None and peers else None
+
+
+def _notification_cost(figures: Figures) -> float | None:
+    ratio = figures.ratio(("W8", "one, 16 clients"), ("W8", "one quiet, 16 clients"))
+    return None if ratio is None else 100 * (1 - ratio)
+
+
+def _msgspec_to_best_other(figures: Figures) -> float | None:
+    worst = None
+    for label in ("100 B", "10 kB", "1 MB"):
+        others = [figures.median("W11", f"{name}, {label}") for name in ("json", "orjson")]
+        ours, known = figures.median("W11", f"msgpack, {label}"), [each for each in others if each]
+        if ours is None or not known:
+            return None
+        worst = max(worst or 0.0, ours / min(known))
+    return worst
+
+
+OURS = "flows, concurrency 10"
+TWO = "flows, 2 processes"
+
+TARGETS = [
+    Target("W1", "beside pgbench, 8 clients", 2.5, _ratio("W1", OURS, "pgbench, 8 clients")),
+    Target("W1", "beside DBOS", 30, _ratio("W1", OURS, "dbos")),
+    Target("W1", "beside Absurd", 25, _ratio("W1", OURS, "absurd-sdk")),
+    Target("W1", "beside Procrastinate", 20, _ratio("W1", OURS, "procrastinate")),
+    Target("W1", "beside PgQueuer", 1, _ratio("W1", OURS, "pgqueuer")),
+    Target("W2", "five steps beside one", 0.4, _ratio("W2", "flows, five", "flows, noop")),
+    Target("W3", "p50", 2, _median("W3", "flows, p50"), at_most=True, unit="ms"),
+    Target("W3", "p99", 6, _median("W3", "flows, p99"), at_most=True, unit="ms"),
+    Target("W3", "p50 beside the best peer's", 1, _to_best_peer, at_most=True),
+    Target(
+        "W4",
+        "1 process beside a bare loop",
+        0.97,
+        _ratio("W4", "flows, 1 processes", "bare loop, 1 processes"),
+    ),
+    Target("W4", "2 processes beside 1", 1.9, _ratio("W4", TWO, "flows, 1 processes")),
+    Target(
+        "W4",
+        "two workflows side by side: time beside one alone",
+        1.05,
+        _ratio("W4", "flows, 1 processes", "flows, two workflows side by side", 2),
+        at_most=True,
+    ),
+    Target("W5", "with history beside without", 0.9, _ratio("W5", "with history", "empty tables")),
+    Target("W6", "last tenth beside the first", 0.6, _ratio("W6", "last tenth", "first tenth")),
+    Target(
+        "W7",
+        "beside pgbench, 20 clients",
+        0.6,
+        _ratio("W7", "flows, concurrency 20", "pgbench, 20 clients"),
+    ),
+    Target("W8", "beside a bare INSERT", 0.9, _ratio("W8", "one, 1 clients", "bare, 1 clients")),
+    Target("W8", "in bulk", 60_000, _median("W8", "bulk, 1 clients"), unit="runs/s"),
+    Target("W8", "notifications, 16 clients", 15, _notification_cost, at_most=True, unit="%"),
+    Target(
+        "W9",
+        "1,000 memos resumed",
+        50,
+        _median("W9", "flows, 1000 memos, resumed to completed"),
+        at_most=True,
+        unit="ms",
+    ),
+    Target("W10", "event p50", 4, _median("W10", "event, p50"), at_most=True, unit="ms"),
+    Target("W10", "sleep p99", 30, _median("W10", "sleep, late, p99"), at_most=True, unit="ms"),
+    Target("W11", "msgpack beside the best other", 1, _msgspec_to_best_other, at_most=True),
+    Target(
+        "W12",
+        "backlog of 1,000,000 beside 10,000",
+        0.8,
+        _ratio("W12", "backlog 1,000,000", "backlog 10,000"),
+    ),
+]

@@ -1,0 +1,46 @@
+"""W4: pure-Python work on the processor, in one process and in two."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+from benchmarks.bench import Bench
+from benchmarks.drain import WORKER, drain
+from benchmarks.worker_app import burn
+from flows.clock import monotonic
+
+__all__ = ["w4"]
+
+STEP_S = 0.02
+
+
+def _loops_of_a_step() -> int:
+    began_s = monotonic()
+    burn(1_000_000)
+    return int(1_000_000 * STEP_S / (monotonic() - began_s))
+
+
+def _bare_per_s(loops: int, times: int, processes: int) -> float:
+    command = [sys.executable, "-m", WORKER, "bare", str(loops), str(times)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    return sum(times / float(each.communicate(timeout=120)[0]) for each in running)
+
+
+def w4(bench: Bench) -> None:
+    """One step of 20 ms: a bare loop, one process, two of them, and two workflows."""
+    loops, runs = _loops_of_a_step(), bench.runs(250)
+    for _ in range(bench.repetitions):
+        for processes in (1, 2):
+            bare = partial(_bare_per_s, loops, runs, processes)
+            bench.measure("W4", f"bare loop, {processes} processes", bare)
+            ours = partial(
+                drain, bench.dsn, runs * processes, 10, workflows=("cpu",), processes=processes,
+                input=loops,
+            )  # fmt: skip
+            bench.measure("W4", f"flows, {processes} processes", ours)
+        both = partial(drain, bench.dsn, runs, 10, workflows=("cpu", "cpu2"), input=loops)
+        bench.measure("W4", "flows, two workflows side by side", both)

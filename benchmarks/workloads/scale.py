@@ -1,0 +1,102 @@
+"""W11 and W12: codecs, and what a run costs as things grow."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import psycopg
+
+import flows
+from benchmarks.arena import fresh_schema, wait_until, worker_process
+from benchmarks.bench import Bench
+from benchmarks.contenders import database
+from benchmarks.drain import WORKER, drain
+from benchmarks.workloads.throughput import fill
+from flows.clock import StopSignal, monotonic
+
+__all__ = ["w11", "w12"]
+
+_COMPLETED = "SELECT count(*) FROM flows.runs WHERE finished_at IS NOT NULL"
+_WRITTEN = """
+SELECT (pg_current_wal_insert_lsn() - '0/0')::float8, (
+    SELECT sum(n_tup_upd + n_tup_del)::float8 FROM pg_stat_user_tables WHERE schemaname = 'flows')
+"""
+
+
+def w11(bench: Bench) -> None:
+    """Encode, store, load and decode."""
+    for _ in range(bench.repetitions):
+        for label, items in (("100 B", 2), ("10 kB", 180), ("1 MB", 18_000)):
+            value = [{"id": n, "name": f"item {n}", "price": n + 0.5} for n in range(items)]
+            for codec in (flows.JSONCodec(), flows.OrjsonCodec(), flows.MsgspecCodec()):
+                times = 200 if items < 1000 else 5
+                measured = partial(_trip_ms, bench.dsn, codec, value, times)
+                bench.measure("W11", f"{codec.name}, {label}", measured, "ms")
+
+
+def _trip_ms(dsn: str, codec: flows.Codec, value: Any, times: int) -> float:
+    kind = codec.storage
+    text = kind == "jsonb"
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as connection:
+        connection.execute(f"CREATE TEMP TABLE trip (id int, payload {kind})".encode())
+        began_s = monotonic()
+        for number in range(times):
+            data = codec.encode(value)
+            stored: Any = data.decode() if text else data
+            connection.execute("INSERT INTO trip VALUES (%s, %s)", (number, stored))
+            loaded = "payload::text" if text else "payload"
+            query = f"SELECT {loaded} FROM trip WHERE id = %s".encode()
+            row = connection.execute(query, (number,)).fetchone()
+            assert row is not None
+            codec.decode(row[0].encode() if text else bytes(row[0]), Any)
+        return (monotonic() - began_s) * 1000 / times
+
+
+def w12(bench: Bench) -> None:
+    """Cost against backlog, shards, workers and workflows; what a run writes; connections."""
+    for backlog in (1000, 10_000, 100_000, 1_000_000):
+        if backlog <= 1_000_000 * bench.scale:
+            measured = partial(_beside_backlog, bench, backlog)
+            bench.measure("W12", f"backlog {backlog:,}", measured)
+    for shards in (1, 8, 32):
+        measured = partial(drain, bench.dsn, bench.runs(20_000), 10, shards=shards)
+        bench.measure("W12", f"{shards} shards", measured)
+    for processes in (1, 2, 4):
+        measured = partial(drain, bench.dsn, bench.runs(20_000), 10, processes=processes)
+        bench.measure("W12", f"{processes} workers", measured)
+    measured = partial(drain, bench.dsn, bench.runs(10_000), 10, workflows=("noop", "five"))
+    bench.measure("W12", "2 workflows, a worker each", measured)
+    _written(bench)
+
+
+def _beside_backlog(bench: Bench, backlog: int) -> float:
+    with database(bench.dsn, "backlog") as dsn:
+        fresh_schema(dsn)
+        fill(dsn, {"queued": backlog})
+        with worker_process(WORKER, dsn, "noop", "10"):
+            wait_until(lambda: bench.query(dsn, _COMPLETED) > 0, 60, "the first run to complete")
+            first, began_s = bench.query(dsn, _COMPLETED), monotonic()
+            StopSignal().wait(3.0)
+            done, took_s = bench.query(dsn, _COMPLETED), monotonic() - began_s
+            used = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'flows %'"
+            connections = bench.query(dsn, used)
+        bench.measure("W12", "connections of a worker", partial(float, connections), "connections")
+        if done >= backlog:
+            spent = "SELECT extract(epoch FROM max(finished_at) - min(started_at))::float8"
+            return backlog / bench.query(dsn, f"{spent} FROM flows.runs")
+        return (done - first) / took_s
+
+
+def _written(bench: Bench) -> None:
+    runs = bench.runs(20_000)
+    fresh_schema(bench.dsn)
+    with psycopg.connect(bench.dsn, autocommit=True) as connection:
+        before = connection.execute(_WRITTEN).fetchone()
+        drain(bench.dsn, runs, 10, fresh=False)
+        StopSignal().wait(2.0)  # sessions tell of their rows once a second
+        after = connection.execute(_WRITTEN).fetchone()
+    assert before is not None
+    assert after is not None
+    bench.figures.add("W12", "WAL, begin included", (after[0] - before[0]) / runs, "bytes/run")
+    bench.figures.add("W12", "dead rows", (after[1] - before[1]) / runs, "rows/run")

@@ -1,0 +1,55 @@
+"""The pure parts of the benchmarks: medians, ratios, and whether a target is met."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.figures import Figures, Series, Target, judged, target_table
+from benchmarks.targets import TARGETS
+
+
+def figures_of(*values: tuple[str, float]) -> Figures:
+    figures = Figures()
+    for name, value in values:
+        figures.add("W1", name, value)
+    return figures
+
+
+def test_a_series_tells_its_median_and_its_spread() -> None:
+    assert str(Series("ms", [3.0, 1.0, 2.0])) == "2 ms (1..3)"
+    assert str(Series("runs/s", [5000.0, 12_345.6])) == "8,673 runs/s (5,000..12,346)"
+
+
+def test_a_ratio_is_of_medians_and_unknown_where_one_is_missing() -> None:
+    figures = figures_of(("ours", 10), ("ours", 30), ("ours", 20), ("theirs", 5))
+    assert figures.ratio(("W1", "ours"), ("W1", "theirs")) == 4
+    assert figures.ratio(("W1", "ours"), ("W1", "nobody")) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "at_most", "verdict"),
+    [(2.0, False, "yes"), (1.9, False, "no"), (2.0, True, "yes"), (2.1, True, "no")],
+)
+def test_a_target_is_met_at_its_bound(value: float, at_most: bool, verdict: str) -> None:
+    target = Target("W1", "what", 2.0, lambda _: value, at_most=at_most)
+    assert judged(target, Figures()) == (value, verdict)
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    target = Target("W1", "what", 2.0, lambda _: None)
+    assert "| W1 | what | ≥ 2 times |  | not measured |" in target_table([target], Figures())
+
+
+def test_every_workload_has_a_target_that_can_do_without_figures() -> None:
+    assert {target.workload for target in TARGETS} == {f"W{number}" for number in range(1, 13)}
+    assert {judged(target, Figures())[1] for target in TARGETS} == {"not measured"}
+
+
+def test_the_cost_of_notifications_is_the_share_that_is_lost() -> None:
+    figures = Figures()
+    figures.add("W8", "one, 16 clients", 80)
+    figures.add("W8", "one quiet, 16 clients", 100)
+    (target,) = (each for each in TARGETS if each.what.startswith("notifications"))
+    value, verdict = judged(target, figures)
+    assert value == pytest.approx(20)
+    assert verdict == "no"
