@@ -1,0 +1,158 @@
+"""What a run may cost in statements and round trips: counts, which do not vary as times do.
+
+A statement or a round trip more for each batch, or for each run, is a red test here. Batches are
+arranged and not left to chance: the committer is held by a lock on the run that comes first, while
+the others gather behind it.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from flows import Context, Registry
+from flows.claims import claim_runs
+from tests.running import Gate
+from tests.traffic import Traffic, TrafficCounter
+from tests.waiting import wait_for_lock_wait, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.running import RunningWorker, Runs
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libpq is traced on Linux only")
+
+CONCURRENCY = 10
+
+BUDGET = {
+    # For a whole batch, however many runs are in it.
+    "begin one run": Traffic(1, 1),
+    "begin a hundred runs, and notify": Traffic(2, 2),
+    "claim of fresh runs": Traffic(2, 1),
+    "commit of one-step runs": Traffic(4, 1),
+    "a run with a statement by wf.tx": Traffic(5, 4),
+}
+
+
+@pytest.fixture
+def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrafficCounter:
+    # Plans that were slow once are made anew, by another statement.
+    monkeypatch.setattr("flows.plans.SLOW_S", float("inf"))
+    return TrafficCounter(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many runs each claim of a dispatcher took."""
+    taken: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        claimed = claim_runs(*args, **options)
+        taken.append(len(claimed.runs))
+        return claimed
+
+    monkeypatch.setattr("flows.dispatcher.claim_runs", counted)
+    return taken
+
+
+@pytest.fixture
+def gates() -> list[Gate]:
+    return [Gate() for _ in range(CONCURRENCY)]
+
+
+@pytest.fixture
+def registry(gates: list[Gate]) -> Registry:
+    registry = Registry()
+
+    def nothing(number: int) -> int:
+        if number >= 0:
+            gates[number].pass_through()
+        return number
+
+    @registry.workflow("noop", concurrency=CONCURRENCY)
+    def noop(wf: Context, number: int) -> int:
+        return wf.execute("nothing/v1", nothing, number)
+
+    @registry.workflow("book")
+    def book(wf: Context, number: int) -> int:
+        wf.tx.execute("SELECT 1")
+        return number
+
+    return registry
+
+
+def start(runs: Runs, registry: Registry) -> RunningWorker:
+    """Start a worker that looks only when it is told."""
+    never = timedelta(hours=1)
+    return runs.start(registry, poll_interval=never, max_poll_interval=never)
+
+
+def drain(runs: Runs, registry: Registry, workflow: str, counter: TrafficCounter) -> Traffic:
+    """Execute two runs alone and return what the second sent by attempts' connections."""
+    with runs.worker(registry) as worker:
+        for number in (-1, -2):
+            key = runs.begin(workflow, number)
+            counter.take("flows transaction")
+            assert worker.process_one()
+            runs.wait_for(key, "completed")
+        return counter.take("flows transaction")
+
+
+def test_begins_keep_their_budget(runs: Runs, counter: TrafficCounter) -> None:
+    with psycopg.connect(runs.dsn, application_name="test client", autocommit=True) as connection:
+        runs.client.begin_tx(connection, "noop", 1)
+        counter.take("test client")
+        runs.client.begin_tx(connection, "noop", 1)
+        assert counter.take("test client") == BUDGET["begin one run"]
+        runs.client.begin_many_tx(connection, "noop", range(100))
+        assert counter.take("test client") == BUDGET["begin a hundred runs, and notify"]
+
+
+def test_claims_and_commits_keep_their_budget(
+    runs: Runs, counter: TrafficCounter, registry: Registry, gates: list[Gate], claims: list[int]
+) -> None:
+    running = start(runs, registry)
+    runs.wait_for(runs.begin("noop", -1), "completed")  # statements are prepared from here on
+    wait_until(lambda: claims, what="the dispatcher has claimed")
+    wait_until(lambda: counter.take("flows dispatcher") == (0, 0), what="nothing is said any more")
+    claims.clear()
+
+    with runs.connection.transaction():
+        keys = runs.client.begin_many_tx(runs.connection, "noop", range(CONCURRENCY))
+    for gate in gates:
+        gate.wait_for_arrival()
+    assert claims[0] == CONCURRENCY
+    worker = running.worker
+    committer = worker._services.engine.committer  # type: ignore[union-attr]
+    sent = counter.round_trips("flows committer")
+    with psycopg.connect(runs.dsn) as holding:
+        holding.execute("SELECT FROM flows.runs WHERE run_id = %s FOR UPDATE", (keys[0].run_id,))
+        gates[0].open()
+        wait_for_lock_wait(runs.dsn)
+        wait_until(
+            lambda: counter.round_trips("flows committer") > sent, what="its group is on its way"
+        )
+        for gate in gates[1:]:
+            gate.open()
+        wait_until(
+            lambda: len([one for one in list(committer._queue) if one.outcome]) >= len(gates) - 1,
+            what="the outcomes of the others have gathered",
+        )
+        counter.take("flows committer")
+    for key in keys:
+        runs.wait_for(key, "completed")
+    assert counter.take("flows committer") == BUDGET["commit of one-step runs"]
+    running.stop()
+    expected = BUDGET["claim of fresh runs"]
+    assert counter.take("flows dispatcher") == tuple(len(claims) * each for each in expected)
+
+
+def test_transactions_of_attempts_keep_their_budget(
+    runs: Runs, counter: TrafficCounter, registry: Registry
+) -> None:
+    assert drain(runs, registry, "book", counter) == BUDGET["a run with a statement by wf.tx"]
