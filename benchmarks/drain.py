@@ -57,14 +57,18 @@ def drain(
     with psycopg.connect(dsn, autocommit=True) as connection, contextlib.ExitStack() as stack:
         began = connection.execute("SELECT clock_timestamp()").fetchone()
         assert began is not None
-        for name in workflows:
-            with connection.transaction():
-                client = flows.Client(db_config=config)
-                client.begin_many_tx(connection, name, (input for _ in range(runs)))
-        connection.execute("VACUUM ANALYZE flows.runs")
         names = [s for name in workflows for s in flows.shard_values_for_workflow(name, shards)]
-        for name in workflows * processes:
-            stack.enter_context(worker_process(WORKER, dsn, name, str(concurrency), str(shards)))
+        # Several processes are ready before there is work: none has a head start.
+        is_alone = len(workflows) * processes == 1
+        if not is_alone:
+            _start(stack, dsn, workflows * processes, concurrency, shards)
+        client = flows.Client(db_config=config)
+        with connection.transaction():
+            for name in workflows:
+                client.begin_many_tx(connection, name, (input for _ in range(runs)))
+        if is_alone:
+            connection.execute("VACUUM ANALYZE flows.runs")
+            _start(stack, dsn, workflows, concurrency, shards)
         queued = (
             "SELECT EXISTS (SELECT FROM flows.runs WHERE workflow_name_shard = ANY(%s)"
             " AND status IN ('queued', 'sleeping')"
@@ -82,3 +86,10 @@ def drain(
     if row[0] != runs * len(workflows):
         raise SystemExit(f"{row[0]} of {runs * len(workflows)} runs completed")
     return float(row[0] / row[1])
+
+
+def _start(
+    stack: contextlib.ExitStack, dsn: str, names: tuple[str, ...], concurrency: int, shards: int
+) -> None:
+    for name in names:
+        stack.enter_context(worker_process(WORKER, dsn, name, str(concurrency), str(shards)))
