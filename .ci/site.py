@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 BESIDE = (
     "CHANGELOG.md",
-    "benchmarks/results/versus.md",
+    "benchmarks/results/report.md",
+    *(f"benchmarks/results/W{number}.png" for number in range(1, 13)),
     "examples/README.md",
     "examples/citus/README.md",
     "examples/citus/compose.yaml",
