@@ -33,7 +33,7 @@ class LineConsole:
     def __init__(self, style: LogStyle = LogStyle()) -> None:  # noqa: B008  immutable
         """Prepare to write in a style."""
         self._is_json = style.format == "json"
-        self._outlet = Outlet(2)
+        self._outlet = Outlet(2, self._event)
         self._next_s = 0.0
         self._last = ""
 
@@ -48,11 +48,8 @@ class LineConsole:
 
     def say(self, text: str) -> None:
         """Announce an event."""
-        if self._is_json:
-            self._write(_as_json({"process": "supervisor", "pid": os.getpid(), "message": text}))
-        else:
-            for line in text.splitlines():
-                self._write(f"flows: {line}")
+        for line in [text] if self._is_json else text.splitlines():
+            self._write(self._event(line))
 
     def pass_on(self, process: str, pid: int, line: str) -> None:
         """Write a line of a child's output.
@@ -79,6 +76,11 @@ class LineConsole:
     def close(self) -> None:
         """Write what is left, for a moment, and leave the terminal as it was."""
         self._outlet.flush(_LAST_WORDS_S)
+
+    def _event(self, text: str) -> str:
+        if self._is_json:
+            return _as_json({"process": "supervisor", "pid": os.getpid(), "message": text})
+        return f"flows: {text}"
 
     def _write(self, line: str) -> None:
         self._outlet.write(line)

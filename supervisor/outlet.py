@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
+from typing import TYPE_CHECKING
 
 from flows import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Outlet"]
 
@@ -21,9 +25,15 @@ class Outlet:
     What it does not take is kept, up to a megabyte; further lines are dropped, and counted.
     """
 
-    def __init__(self, fd: int) -> None:
-        """Prepare to write to `fd`."""
+    def __init__(self, fd: int, phrase: Callable[[str], str]) -> None:
+        """Prepare to write to `fd`.
+
+        Args:
+            fd: the descriptor.
+            phrase: makes a line of what the outlet itself has to say.
+        """
         self._fd = fd
+        self._phrase = phrase
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._dropped = 0
@@ -58,10 +68,8 @@ class Outlet:
 
     def _append(self, data: bytes) -> None:
         if self._dropped and not self._lines:
-            data = (
-                f"flows: {self._dropped} lines were dropped here: nobody was reading\n".encode()
-                + data
-            )
+            note = self._phrase(f"{self._dropped} lines were dropped here: nobody was reading")
+            data = note.encode() + b"\n" + data
             self._dropped = 0
         self._lines.append(data)
         self._bytes += len(data)

@@ -66,7 +66,7 @@ def test_the_output_of_a_dead_child_is_read_to_its_end() -> None:
 def test_a_stuck_outlet_keeps_lines_then_drops_and_says_how_many(pipe: tuple[int, int]) -> None:
     read_fd, write_fd = pipe
     os.set_blocking(read_fd, False)
-    outlet = Outlet(write_fd)
+    outlet = Outlet(write_fd, "note: {}".format)
     line = "x" * 999
     for _ in range(1500):  # one and a half megabytes, into 64 KiB of pipe and 1 MiB of memory
         outlet.write(line)
@@ -79,19 +79,39 @@ def test_a_stuck_outlet_keeps_lines_then_drops_and_says_how_many(pipe: tuple[int
     taken += os.read(read_fd, 1 << 20)
     *lines, dropped, last = taken.decode().splitlines()
     assert set(lines) == {line}
-    assert dropped == f"flows: {1500 - len(lines)} lines were dropped here: nobody was reading"
+    assert dropped == f"note: {1500 - len(lines)} lines were dropped here: nobody was reading"
     assert 1000 < len(lines) < 1400
     assert last == "and on"
 
 
 def test_an_outlet_that_nobody_has_open_any_more_is_no_error() -> None:
     read_fd, write_fd = os.pipe()
-    outlet = Outlet(write_fd)
+    outlet = Outlet(write_fd, "note: {}".format)
     os.close(read_fd)
     outlet.write("to nobody")
     outlet.write("again")
     assert not outlet.is_behind
     os.close(write_fd)
+
+
+def test_the_note_of_dropped_lines_is_json_where_lines_are(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_fd, write_fd = pipe
+    os.set_blocking(read_fd, False)
+    console = LineConsole(LogStyle("json"))
+    monkeypatch.setattr(console._outlet, "_fd", write_fd)
+    for _ in range(1500):
+        console.say("x" * 999)
+    taken = b""
+    while console.is_behind:
+        taken += os.read(read_fd, 1 << 20)
+        console.catch_up()
+    console.say("and on")
+    taken += os.read(read_fd, 1 << 20)
+    *_, dropped, last = map(json.loads, taken.decode().splitlines())
+    assert "lines were dropped here" in dropped["message"]
+    assert (dropped["process"], last["message"]) == ("supervisor", "and on")
 
 
 def test_lines_are_told_of_their_process(capfd: pytest.CaptureFixture[str]) -> None:
