@@ -2,12 +2,13 @@
 -- light: those of a higher priority first, and of one priority the oldest due time. A priority that
 -- nobody can have been given counts as none. A run that never ran is told from the others by its
 -- times too, because the reference package's workers do not count claims.
+-- The urgent ones: a look for each priority, from the highest that is there, which a nested loop
+-- keeps in that order, passes over runs that are not due. Those that the look at the ordinary ones
+-- meets are taken already.
 -- Locks:  the claimed runs, NO KEY (a publisher's foreign-key check passes); locked ones are skipped.
 -- Index:  runs_urgent_idx, runs_claimable_idx, then the primary key, by ANY of an array whose length
 --         the planner cannot see: for a tenth of the queue it would rather walk the whole table.
 WITH urgent AS (
-    -- One look for each priority, from the highest that is there, passes over runs that are not due.
-    -- The nested loop keeps that order.
     SELECT u.run_id, u.is_fresh
     FROM generate_series(
         least(9, (
@@ -36,7 +37,6 @@ WITH urgent AS (
     LIMIT %(limit)s
 ),
 ordinary AS (
-    -- The only urgent due runs that this meets are taken already.
     SELECT d.run_id, d.claim = 0 AND d.updated_at = d.created_at AS is_fresh
     FROM flows.runs AS d
     WHERE d.workflow_name_shard = %(shard)s
