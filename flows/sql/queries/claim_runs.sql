@@ -1,10 +1,7 @@
--- Claim up to %(limit)s due runs of one shard for one worker, with their inputs where those are
--- light: those of a higher priority first, and of one priority the oldest due time. A priority that
--- nobody can have been given counts as none. A run that never ran is told from the others by its
--- times too, because the reference package's workers do not count claims.
--- The urgent ones: a look for each priority, from the highest that is there, which a nested loop
--- keeps in that order, passes over runs that are not due. Those that the look at the ordinary ones
--- meets are taken already.
+-- Claim up to %(limit)s due runs of a shard for a worker, with their inputs where those are light: of
+-- a higher priority first, then the oldest due. A priority that nobody can have been given is none.
+-- One look for each priority, in a nested loop, which keeps their order, passes over what is not due.
+-- A run that never ran is told by its times too: the reference package's workers count no claims.
 -- Locks:  the claimed runs, NO KEY (a publisher's foreign-key check passes); locked ones are skipped.
 -- Index:  runs_urgent_idx, runs_claimable_idx, then the primary key, by ANY of an array whose length
 --         the planner cannot see: for a tenth of the queue it would rather walk the whole table.
