@@ -127,6 +127,7 @@ class Attempt:
             self._measure(self._journal.record)
             self._engine.committer.submit(self._journal.record, outcome)
             self._engine.committer.wait_for_room()
+        self._journal.end()
         if self._cell is not None:
             self._cell.end()
 

@@ -64,6 +64,15 @@ class Journal:
             self.suspension = suspension
         raise self.suspension
 
+    def end(self) -> None:
+        """The attempt has ended: nothing of it may go on holding what holds it.
+
+        It would be left to the garbage collector, with all that the attempt has made.
+        """
+        if self.suspension is not None:
+            self.suspension.__traceback__ = None  # it has the frames that the suspension is in
+        del self.transaction
+
     def read(self) -> None:
         """Read the memos that came with the claim, or were too heavy for that.
 
