@@ -156,6 +156,7 @@ class Dispatcher:
         while not self._is_stopping:
             try:
                 with connect(self._dsn, "flows dispatcher") as connection:
+                    plans.keep(connection)
                     self._listen(connection)
                     self._release_strays(connection)
                     self._strays_until_s = monotonic() + STRAYS_S

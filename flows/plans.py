@@ -22,6 +22,11 @@ SLOW_S = 0.005
 AGAIN_S = 1.0
 """Not more often: under load everything takes long, and the plans are good."""
 
+_KEEP = """
+    SELECT set_config('plan_cache_mode', 'force_generic_plan', false)
+    WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
+"""
+
 _Times = WeakKeyDictionary[psycopg.Connection[Any], float]
 
 _slow: _Times = WeakKeyDictionary()
@@ -31,11 +36,11 @@ _again_at_s: _Times = WeakKeyDictionary()
 def keep(connection: psycopg.Connection[Any]) -> None:
     """Have a session of the engine's keep its plans from the first execution on.
 
-    Planning anew for each group of rows, and for each foreign key that is checked, costs as much
-    as executing it.
+    Planning anew for each claim, for each group of rows, and for each foreign key that is checked,
+    costs as much as executing it. Not on Citus, which can make no such plans.
     """
     if not is_pooled(connection):
-        connection.execute("SET plan_cache_mode = force_generic_plan")
+        connection.execute(_KEEP)
 
 
 def took(connection: psycopg.Connection[Any], took_s: float) -> None:

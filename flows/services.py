@@ -163,8 +163,9 @@ def _open_pool(
 ) -> ConnectionPool[psycopg.Connection[Any]]:
     return ConnectionPool(
         parameters(dsn, "flows transaction"),
-        # By default psycopg prepares what is executed often, which a pooler forgets.
-        kwargs={} if prepares else {"prepare_threshold": None},
+        # In a pipeline psycopg waits for the answer to a BEGIN of its own. And by default it
+        # prepares what is executed often, which a pooler forgets.
+        kwargs={"autocommit": True, **({} if prepares else {"prepare_threshold": None})},
         configure=notice_loss if prepares else None,
         min_size=0,
         max_size=transactions,

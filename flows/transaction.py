@@ -309,6 +309,7 @@ class AttemptTransaction:
         try:
             with pipeline(connection):
                 plans.renew(connection)
+                connection.execute("BEGIN", prepare=False)
                 fence = connection.execute(
                     query, {"shard": run.shard, "run_id": run.run_id, "claim": run.claim}
                 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from flows.payloads import Payload
     from flows.records import Outcome, RandomRecord, RunRecord, StepRecord, WaitRecord
 
 __all__ = [
@@ -165,17 +166,7 @@ def _outcome_statements(shard: str, records: list[RunRecord]) -> Iterator[Statem
     cancelled = ended.pop(OutcomeKind.CANCELLED, None)
     yielded = sorted(chain(*ended.values()), key=lambda pair: _run_id(pair[0]))
     if completed:
-        outputs = [outcome.output for _, outcome in completed]
-        yield Statement(
-            "complete_runs",
-            {
-                **_identify(shard, [record for record, _ in completed]),
-                "output_json": JsonbArray([output.json for output in outputs]),
-                "output_bytes": ByteaArray([output.binary for output in outputs]),
-                "codecs": TextArray([output.codec for output in outputs]),
-            },
-            len(completed),
-        )
+        yield _completed(shard, completed)
     if failed:
         yield Statement(
             "fail_runs",
@@ -199,6 +190,31 @@ def _outcome_statements(shard: str, records: list[RunRecord]) -> Iterator[Statem
             },
             len(yielded),
         )
+
+
+def _completed(shard: str, completed: list[tuple[RunRecord, Outcome]]) -> Statement:
+    if len(completed) == 1:
+        ((record, outcome),) = completed
+        return Statement("complete_run", _values_of_one(record, outcome.output), 1)
+    outputs = [outcome.output for _, outcome in completed]
+    values = {
+        **_identify(shard, [record for record, _ in completed]),
+        "output_json": JsonbArray([output.json for output in outputs]),
+        "output_bytes": ByteaArray([output.binary for output in outputs]),
+        "codecs": TextArray([output.codec for output in outputs]),
+    }
+    return Statement("complete_runs", values, len(completed))
+
+
+def _values_of_one(record: RunRecord, output: Payload) -> dict[str, Any]:
+    return {
+        "shard": record.shard,
+        "run_id": record.run_id,
+        "claim": record.claim,
+        "output_json": None if output.json is None else output.json.decode(),
+        "output_bytes": output.binary,
+        "codec": output.codec,
+    }
 
 
 def _memo_statements(shard: str, records: list[RunRecord]) -> Iterator[Statement]:

@@ -14,6 +14,7 @@ ONE_SHARD = {
     "cancel_runs",
     "charge_runs",
     "claim_runs",
+    "complete_run",
     "complete_runs",
     "count_runs",
     "estimate_runs",

@@ -199,6 +199,11 @@ HOT: dict[str, Hot] = {
         buffers=30 * FEW,
     ),
     "read_next_deadline": Hot({"runs_deadline_idx"}, {}),
+    "complete_run": Hot(
+        {"runs_pkey"},
+        {**ONE, "claim": 1, "output_json": "1", "output_bytes": None, "codec": "json"},
+        rows=2,
+    ),
     "complete_runs": WRITTEN,
     "fail_runs": WRITTEN,
     "yield_runs": WRITTEN,

@@ -35,7 +35,7 @@ BUDGET = {
     "begin a hundred runs, and notify": Traffic(2, 2),
     "claim of fresh runs": Traffic(2, 1),
     "commit of one-step runs": Traffic(4, 1),
-    "a run with a statement by wf.tx": Traffic(5, 4),
+    "a run with a statement by wf.tx": Traffic(5, 3),
 }
 
 
