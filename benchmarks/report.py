@@ -8,10 +8,12 @@ from pathlib import Path
 
 from benchmarks.bench import Bench
 from benchmarks.contenders import PEERS
-from benchmarks.figures import Figures, judged, target_table
+from benchmarks.figures import Figures, Series, judged, target_table
 from benchmarks.targets import TARGETS
 
 __all__ = ["write_report"]
+
+BACKLOG = "backlog"
 
 
 def write_report(folder: Path, machine: str, bench: Bench, chosen: list[str]) -> None:
@@ -31,7 +33,8 @@ def write_report(folder: Path, machine: str, bench: Bench, chosen: list[str]) ->
     for workload in dict.fromkeys(workload for workload, _ in figures.series):
         lines += [f"## {workload}", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {s} |" for (w, name), s in figures.series.items() if w == workload]
-        lines += ["", *([f"![{workload}]({workload}.png)", ""] if workload in plots else [])]
+        mine = [plot for plot in sorted(plots) if plot.partition(" ")[0] == workload]
+        lines += ["", *[line for plot in mine for line in (f"![{plot}](<{plot}.png>)", "")]]
     if figures.failures:
         lines += ["## Not measured", "", *[f"- {what}: {why}" for what, why in figures.failures]]
     (folder / "report.md").write_text("\n".join(lines).rstrip() + "\n", "utf-8")
@@ -52,31 +55,66 @@ def write_report(folder: Path, machine: str, bench: Bench, chosen: list[str]) ->
 
 
 def _plots(folder: Path, figures: Figures) -> set[str]:
-    """Draw the medians of each workload with their spread; none without matplotlib."""
+    """Draw medians with their spread and return what was drawn; nothing without matplotlib."""
     with contextlib.suppress(ImportError):
         import matplotlib as mpl  # noqa: PLC0415  of an extra
 
         mpl.use("Agg")
-        from matplotlib import pyplot as plt  # noqa: PLC0415
-
         drawn = set()
         for workload in {workload for workload, _ in figures.series}:
             ours = {name: s for (w, name), s in figures.series.items() if w == workload}
             unit = next(iter(ours.values())).unit
-            ours = {name: series for name, series in ours.items() if series.unit == unit}
-            middles = [series.median for series in ours.values()]
-            below = [s.median - min(s.values) for s in ours.values()]
-            above = [max(s.values) - s.median for s in ours.values()]
-            figure, axes = plt.subplots(figsize=(8, 1 + 0.35 * len(ours)))
-            axes.barh(list(ours), middles, xerr=[below, above], capsize=3)
-            axes.invert_yaxis()
-            axes.set_xlabel(unit)
-            if min(middles) > 0 and max(middles) > 20 * min(middles):
-                axes.set_xscale("log")
-            axes.set_title(workload)
-            figure.tight_layout()
-            figure.savefig(folder / f"{workload}.png", dpi=100)
-            plt.close(figure)
+            same = {name: series for name, series in ours.items() if series.unit == unit}
+            _draw_bars(folder, workload, same)
             drawn.add(workload)
+            backlogs = {_number(n): s for n, s in same.items() if n.startswith(BACKLOG)}
+            if len(backlogs) > 1:
+                _draw_line(folder, f"{workload} {BACKLOG}", backlogs)
+                drawn.add(f"{workload} {BACKLOG}")
         return drawn
     return set()
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix(BACKLOG).replace(",", ""))
+
+
+def _draw_bars(folder: Path, title: str, series: dict[str, Series]) -> None:
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    middles = [each.median for each in series.values()]
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.35 * len(series)))
+    axes.barh(list(series), middles, xerr=_spreads(list(series.values())), capsize=3)
+    axes.invert_yaxis()
+    axes.set_xlabel(next(iter(series.values())).unit)
+    if min(middles) > 0 and max(middles) > 20 * min(middles):
+        axes.set_xscale("log")
+    axes.set_title(title)
+    figure.tight_layout()
+    figure.savefig(folder / f"{title}.png", dpi=100)
+    plt.close(figure)
+
+
+def _draw_line(folder: Path, title: str, series: dict[int, Series]) -> None:
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    middles = [each.median for each in series.values()]
+    figure, axes = plt.subplots(figsize=(8, 4))
+    axes.errorbar(
+        list(series), middles, yerr=_spreads(list(series.values())), marker="o", capsize=3
+    )
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("runs that are queued")
+    axes.set_ylabel(next(iter(series.values())).unit)
+    axes.set_title(title)
+    figure.tight_layout()
+    figure.savefig(folder / f"{title}.png", dpi=100)
+    plt.close(figure)
+
+
+def _spreads(series: list[Series]) -> list[list[float]]:
+    """Return how far below and above its median each series reaches."""
+    below = [each.median - min(each.values) for each in series]
+    above = [max(each.values) - each.median for each in series]
+    return [below, above]

@@ -54,6 +54,7 @@ def _msgspec_to_best_other(figures: Figures) -> float | None:
 
 OURS = "flows, concurrency 10"
 TWO = "flows, 2 processes"
+BARE_TWO = "bare loop, 2 processes"
 
 TARGETS = [
     Target("W1", "beside pgbench, 8 clients", 2.5, _ratio("W1", OURS, "pgbench, 8 clients")),
@@ -72,11 +73,19 @@ TARGETS = [
         _ratio("W4", "flows, 1 processes", "bare loop, 1 processes"),
     ),
     Target("W4", "2 processes beside 1", 1.9, _ratio("W4", TWO, "flows, 1 processes")),
+    Target("W4", "2 processes beside 2 bare loops", 0.95, _ratio("W4", TWO, BARE_TWO)),
     Target(
         "W4",
         "two workflows side by side: time beside one alone",
         1.05,
         _ratio("W4", "flows, 1 processes", "flows, two workflows side by side", 2),
+        at_most=True,
+    ),
+    Target(
+        "W4",
+        "two workflows side by side: time beside two bare loops",
+        1.05,
+        _ratio("W4", BARE_TWO, "flows, two workflows side by side"),
         at_most=True,
     ),
     Target("W5", "with history beside without", 0.9, _ratio("W5", "with history", "empty tables")),
@@ -106,5 +115,11 @@ TARGETS = [
         "backlog of 1,000,000 beside 10,000",
         0.8,
         _ratio("W12", "backlog 1,000,000", "backlog 10,000"),
+    ),
+    Target(
+        "W12",
+        "backlog of 10,000,000 beside 10,000",
+        0.8,
+        _ratio("W12", "backlog 10,000,000", "backlog 10,000"),
     ),
 ]

@@ -31,7 +31,10 @@ def _bare_per_s(loops: int, times: int, processes: int) -> float:
 
 
 def w4(bench: Bench) -> None:
-    """One step of 20 ms: a bare loop, one process, two of them, and two workflows."""
+    """One step of 20 ms: bare loops, one process, two of them, and two workflows side by side.
+
+    What two bare loops reach beside one is the machine's own limit.
+    """
     loops, runs = _loops_of_a_step(), bench.runs(250)
     for _ in range(bench.repetitions):
         for processes in (1, 2):

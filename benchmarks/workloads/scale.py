@@ -55,8 +55,8 @@ def _trip_ms(dsn: str, codec: flows.Codec, value: Any, times: int) -> float:
 
 def w12(bench: Bench) -> None:
     """Cost against backlog, shards, workers and workflows; what a run writes; connections."""
-    for backlog in (1000, 10_000, 100_000, 1_000_000):
-        if backlog <= 1_000_000 * bench.scale:
+    for backlog in (1000, 10_000, 100_000, 1_000_000, 10_000_000):
+        if backlog <= 10_000_000 * bench.scale:
             measured = partial(_beside_backlog, bench, backlog)
             bench.measure("W12", f"backlog {backlog:,}", measured)
     for shards in (1, 8, 32):

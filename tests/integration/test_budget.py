@@ -10,12 +10,15 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from flows import Context, Registry
 from flows.claims import claim_runs
+from flows.database import connect
+from flows.memos import read_memos
 from tests.running import Gate
 from tests.traffic import Traffic, TrafficCounter
 from tests.waiting import wait_for_lock_wait, wait_until
@@ -34,6 +37,7 @@ BUDGET = {
     "begin one run": Traffic(1, 1),
     "begin a hundred runs, and notify": Traffic(2, 2),
     "claim of fresh runs": Traffic(2, 1),
+    "claim of runs with a thousand memos each": Traffic(3, 2),
     "commit of one-step runs": Traffic(4, 1),
     "a run with a statement by wf.tx": Traffic(5, 3),
 }
@@ -77,6 +81,12 @@ def registry(gates: list[Gate]) -> Registry:
     @registry.workflow("noop", concurrency=CONCURRENCY)
     def noop(wf: Context, number: int) -> int:
         return wf.execute("nothing/v1", nothing, number)
+
+    @registry.workflow("long")
+    def long(wf: Context, number: int) -> int:
+        for step in range(1000):
+            wf.execute(f"{step}/v1", lambda: None)
+        return number + wf.wait_for_event("go/v1", "Go", int)
 
     @registry.workflow("book")
     def book(wf: Context, number: int) -> int:
@@ -150,6 +160,21 @@ def test_claims_and_commits_keep_their_budget(
     running.stop()
     expected = BUDGET["claim of fresh runs"]
     assert counter.take("flows dispatcher") == tuple(len(claims) * each for each in expected)
+
+
+def test_claims_of_runs_with_memos_keep_their_budget(
+    runs: Runs, counter: TrafficCounter, registry: Registry
+) -> None:
+    keys = [runs.begin("long", number) for number in range(3)]
+    runs.execute_due(registry)
+    for key in keys:
+        runs.publish(key, "Go", 1)
+    with connect(runs.dsn, "test claim") as connection:
+        claim_runs(connection, "flows", ["long_0"], 1, uuid4())  # prepares the statements
+        counter.take("test claim")
+        claimed = claim_runs(connection, "flows", ["long_0"], 10, uuid4())
+    assert [len(read_memos(run.prefetched or "").steps) for run in claimed.runs] == [1000, 1000]
+    assert counter.take("test claim") == BUDGET["claim of runs with a thousand memos each"]
 
 
 def test_transactions_of_attempts_keep_their_budget(
