@@ -26,6 +26,7 @@ __all__ = ["Intervention", "Proxy"]
 
 _PORT = 5432
 _CHUNK = 65536
+_READY = b"Z\0\0\0\5"
 
 
 @dataclass(slots=True)
@@ -195,7 +196,7 @@ class _Link:
                     self._client.sendall(chunk)
                 continue
             kept += chunk
-            if self._planned.answer in kept and _is_complete(kept):
+            if _is_answered(kept, self._planned.answer):
                 if self._planned.is_cut:
                     _cut(self._server)
                 self._planned.done.set()
@@ -216,9 +217,14 @@ def _application_name(startup: bytes) -> str:
     return names.get(b"application_name", b"").decode()
 
 
-def _is_complete(answer: bytes) -> bool:
-    """Tell whether an answer ends with ReadyForQuery: every statement before it is over."""
-    return len(answer) >= 6 and answer[-6:-1] == b"Z\0\0\0\5"
+def _is_answered(kept: bytes, answer: bytes) -> bool:
+    """Tell whether an answer has come and its ReadyForQuery: every statement before it is over.
+
+    A notification may stand behind that.
+    """
+    _, found, rest = kept.partition(answer)
+    _, is_ready, status = rest.partition(_READY)
+    return bool(found) and bool(is_ready) and bool(status)
 
 
 def _cut(end: socket.socket) -> None:
