@@ -109,6 +109,13 @@ FROM generate_series(1, {MANY}) AS n WHERE n < 3 OR n > 255
 """
 
 
+OTHERS = """
+INSERT INTO flows.runs (workflow_name_shard, run_id, workflow_name, status, input_json)
+SELECT 'other_' || shard, gen_random_uuid(), 'other', 'queued', '1'
+FROM generate_series(1, 100) AS shard, generate_series(1, 100)
+"""
+
+
 @pytest.fixture(scope="module")
 def never_analyzed(server_dsn: str, migrated_template: str) -> Iterator[str]:
     """A full database as it is before autovacuum has come by for the first time."""
@@ -136,6 +143,17 @@ def analyzed(server_dsn: str, never_analyzed: str) -> Iterator[str]:
     with new_database(server_dsn, template=str(name)) as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("ANALYZE")
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def many_shards(server_dsn: str, analyzed: str) -> Iterator[str]:
+    """The same beside a hundred other shards: of one the planner expects a hundredth of the rows."""
+    name = psycopg.conninfo.conninfo_to_dict(analyzed)["dbname"]
+    with new_database(server_dsn, template=str(name)) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(OTHERS)
+            connection.execute("ANALYZE flows.runs")
         yield dsn
 
 
@@ -199,7 +217,7 @@ def explain(dsn: str, name: str, values: dict[str, Any], mode: str) -> Plan:
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-@pytest.mark.parametrize("database", ["never_analyzed", "analyzed"])
+@pytest.mark.parametrize("database", ["never_analyzed", "analyzed", "many_shards"])
 @pytest.mark.parametrize("name", HOT)
 def test_a_hot_statement_looks_only_at_what_it_is_about(
     request: pytest.FixtureRequest, *, name: str, database: str, mode: str

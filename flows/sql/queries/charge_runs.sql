@@ -1,7 +1,8 @@
 -- Charge runs of one shard that were executed when their process died: each goes back to the
 -- queue, to be executed alone, or fails if that was its last chance. Attempts do not count.
 -- Locks:  the runs, NO KEY; one that its attempt's open transaction holds is skipped and keeps it.
--- Index:  the primary key, by ANY of an array; CASE keeps the planner from walking runs_running_idx.
+-- Index:  the primary key, by ANY of an array; CASE keeps the planner from walking runs_running_idx,
+--         and the thousand rows of generate_series from joining each row with each.
 WITH held AS (
     SELECT run_id
     FROM flows.runs
@@ -25,8 +26,10 @@ SET status = CASE WHEN r.crashes + 1 < %(max_crashes)s THEN 'queued' ELSE 'faile
         statement_timestamp() AT TIME ZONE 'UTC'
         + CASE WHEN r.crashes + 1 >= %(max_crashes)s THEN interval '0' END
     ) AT TIME ZONE 'UTC'
-FROM unnest(%(run_ids)s::uuid[], %(claims)s::bigint[], %(causes)s::text[])
-    AS u (run_id, claim, cause)
+FROM ROWS FROM (
+    unnest(%(run_ids)s::uuid[], %(claims)s::bigint[], %(causes)s::text[]),
+    generate_series(1, cardinality(%(run_ids)s::uuid[]))
+) AS u (run_id, claim, cause, number)
 WHERE r.workflow_name_shard = %(shard)s
   AND r.run_id = ANY(ARRAY(SELECT run_id FROM held))
   AND r.run_id = u.run_id

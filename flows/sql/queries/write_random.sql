@@ -1,18 +1,21 @@
 -- Write random values of one shard's runs, and return whose are written: a value of a stale claim
 -- is dropped, and must not be handed out.
 -- Locks:  the values; their runs for the foreign key, KEY SHARE.
--- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see: for a
---         long one it would rather walk the whole shard.
+-- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see. It counts
+--         on the thousand rows of generate_series and joins by a hash, not each row with each.
 INSERT INTO flows.random AS x (
     workflow_name_shard, run_id, rand_key, kind, value_text, value_bigint, claim, created_at
 )
 SELECT
     r.workflow_name_shard, r.run_id, u.rand_key, u.kind, u.value_text, u.value_bigint, u.claim,
     statement_timestamp()
-FROM unnest(
-    %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(kinds)s::text[],
-    %(texts)s::text[], %(numbers)s::bigint[]
-) AS u (run_id, claim, rand_key, kind, value_text, value_bigint)
+FROM ROWS FROM (
+    unnest(
+        %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(kinds)s::text[],
+        %(texts)s::text[], %(numbers)s::bigint[]
+    ),
+    generate_series(1, cardinality(%(run_ids)s::uuid[]))
+) AS u (run_id, claim, rand_key, kind, value_text, value_bigint, number)
 JOIN flows.runs AS r
   ON r.workflow_name_shard = %(shard)s
  AND r.run_id = ANY(ARRAY(SELECT unnest(%(run_ids)s::uuid[])))

@@ -1,8 +1,8 @@
 -- Write what steps of one shard's runs returned or failed with. The join with the run is the
 -- fence; the claim kept with each memo lets a late write of a stale claim change nothing.
 -- Locks:  the memos; their runs for the foreign key, KEY SHARE.
--- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see: for a
---         long one it would rather walk the whole shard.
+-- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see. It counts
+--         on the thousand rows of generate_series and joins by a hash, not each row with each.
 INSERT INTO flows.steps AS s (
     workflow_name_shard, run_id, step_key, status,
     input_json, input_bytes, output_json, output_bytes, codec, input_digest,
@@ -14,15 +14,18 @@ SELECT
     u.error_text, u.attempts, u.claim,
     statement_timestamp() - u.seconds * interval '1 second',
     statement_timestamp(), statement_timestamp()
-FROM unnest(
-    %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(statuses)s::text[],
-    %(input_json)s::jsonb[], %(input_bytes)s::bytea[],
-    %(output_json)s::jsonb[], %(output_bytes)s::bytea[],
-    %(codecs)s::text[], %(input_digests)s::bytea[],
-    %(error_texts)s::text[], %(attempts)s::bigint[], %(seconds)s::float8[]
+FROM ROWS FROM (
+    unnest(
+        %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(statuses)s::text[],
+        %(input_json)s::jsonb[], %(input_bytes)s::bytea[],
+        %(output_json)s::jsonb[], %(output_bytes)s::bytea[],
+        %(codecs)s::text[], %(input_digests)s::bytea[],
+        %(error_texts)s::text[], %(attempts)s::bigint[], %(seconds)s::float8[]
+    ),
+    generate_series(1, cardinality(%(run_ids)s::uuid[]))
 ) AS u (
     run_id, claim, step_key, status, input_json, input_bytes, output_json, output_bytes,
-    codec, input_digest, error_text, attempts, seconds
+    codec, input_digest, error_text, attempts, seconds, number
 )
 JOIN flows.runs AS r
   ON r.workflow_name_shard = %(shard)s

@@ -2,8 +2,8 @@
 -- wakes, so it takes the instant that yield_runs has just computed in the same transaction; where
 -- that found the run released, the wait is dropped too, or the sleep would seem over.
 -- Locks:  the waits; their runs for the foreign key, KEY SHARE.
--- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see: for a
---         long one it would rather walk the whole shard.
+-- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see. It counts
+--         on the thousand rows of generate_series and joins by a hash, not each row with each.
 INSERT INTO flows.waits AS w (
     workflow_name_shard, run_id, wait_key, wait_type, event_name, wake_at,
     payload_json, payload_bytes, codec, claim, satisfied_at, created_at, updated_at
@@ -14,13 +14,16 @@ SELECT
     u.payload_json, u.payload_bytes, u.codec, u.claim,
     CASE WHEN u.is_satisfied = 1 THEN statement_timestamp() END,
     statement_timestamp(), statement_timestamp()
-FROM unnest(
-    %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(types)s::text[],
-    %(event_names)s::text[], %(payload_json)s::jsonb[], %(payload_bytes)s::bytea[],
-    %(codecs)s::text[], %(satisfied)s::bigint[]
+FROM ROWS FROM (
+    unnest(
+        %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(types)s::text[],
+        %(event_names)s::text[], %(payload_json)s::jsonb[], %(payload_bytes)s::bytea[],
+        %(codecs)s::text[], %(satisfied)s::bigint[]
+    ),
+    generate_series(1, cardinality(%(run_ids)s::uuid[]))
 ) AS u (
     run_id, claim, wait_key, wait_type, event_name, payload_json, payload_bytes, codec,
-    is_satisfied
+    is_satisfied, number
 )
 JOIN flows.runs AS r
   ON r.workflow_name_shard = %(shard)s
