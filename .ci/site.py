@@ -22,6 +22,7 @@ BESIDE = (
     "CHANGELOG.md",
     "benchmarks/results/report.md",
     *(f"benchmarks/results/W{number}.png" for number in range(1, 13)),
+    "benchmarks/results/W12_backlog.png",
     "examples/README.md",
     "examples/citus/README.md",
     "examples/citus/compose.yaml",

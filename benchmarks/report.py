@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 from pathlib import Path
 
 from benchmarks.bench import Bench
@@ -33,8 +34,8 @@ def write_report(folder: Path, machine: str, bench: Bench, chosen: list[str]) ->
     for workload in dict.fromkeys(workload for workload, _ in figures.series):
         lines += [f"## {workload}", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {s} |" for (w, name), s in figures.series.items() if w == workload]
-        mine = [plot for plot in sorted(plots) if plot.partition(" ")[0] == workload]
-        lines += ["", *[line for plot in mine for line in (f"![{plot}](<{plot}.png>)", "")]]
+        mine = [plot for plot in sorted(plots) if plot.partition("_")[0] == workload]
+        lines += ["", *[line for plot in mine for line in (f"![{plot}]({plot}.png)", "")]]
     if figures.failures:
         lines += ["## Not measured", "", *[f"- {what}: {why}" for what, why in figures.failures]]
     (folder / "report.md").write_text("\n".join(lines).rstrip() + "\n", "utf-8")
@@ -63,14 +64,14 @@ def _plots(folder: Path, figures: Figures) -> set[str]:
         drawn = set()
         for workload in {workload for workload, _ in figures.series}:
             ours = {name: s for (w, name), s in figures.series.items() if w == workload}
-            unit = next(iter(ours.values())).unit
+            unit = statistics.mode(series.unit for series in ours.values())
             same = {name: series for name, series in ours.items() if series.unit == unit}
             _draw_bars(folder, workload, same)
             drawn.add(workload)
             backlogs = {_number(n): s for n, s in same.items() if n.startswith(BACKLOG)}
             if len(backlogs) > 1:
-                _draw_line(folder, f"{workload} {BACKLOG}", backlogs)
-                drawn.add(f"{workload} {BACKLOG}")
+                _draw_line(folder, f"{workload}_{BACKLOG}", backlogs)
+                drawn.add(f"{workload}_{BACKLOG}")
         return drawn
     return set()
 

@@ -53,11 +53,18 @@ def _msgspec_to_best_other(figures: Figures) -> float | None:
 
 
 OURS = "flows, concurrency 10"
+ALONE = "flows, concurrency 1"
 TWO = "flows, 2 processes"
 BARE_TWO = "bare loop, 2 processes"
 
 TARGETS = [
     Target("W1", "beside pgbench, 8 clients", 2.5, _ratio("W1", OURS, "pgbench, 8 clients")),
+    Target(
+        "W1",
+        "concurrency 1, the default, beside pgbench",
+        2.5,
+        _ratio("W1", ALONE, "pgbench, 8 clients"),
+    ),
     Target("W1", "beside DBOS", 30, _ratio("W1", OURS, "dbos")),
     Target("W1", "beside Absurd", 25, _ratio("W1", OURS, "absurd-sdk")),
     Target("W1", "beside Procrastinate", 20, _ratio("W1", OURS, "procrastinate")),

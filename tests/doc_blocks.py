@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Block", "blocks_of"]
+__all__ = ["Block", "blocks_of", "files_of"]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# (\w+\.py)\n")
@@ -35,3 +35,14 @@ class Block(NamedTuple):
 def blocks_of(page: Path) -> list[Block]:
     """Return the blocks of a page."""
     return [Block(*found) for found in _BLOCK.findall(page.read_text("utf-8"))]
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """Return the files that a page shows: a block without a name goes on with the one before."""
+    files: dict[str, str] = {}
+    name = ""
+    for block in blocks_of(page):
+        if block.language == "python":
+            name = block.file or name
+            files[name] = files.get(name, "") + "\n\n" + block.text
+    return files

@@ -148,7 +148,7 @@ def analyzed(server_dsn: str, never_analyzed: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def many_shards(server_dsn: str, analyzed: str) -> Iterator[str]:
-    """The same beside a hundred other shards: of one the planner expects a hundredth of the rows."""
+    """The same beside a hundred other shards: the planner expects few rows of one."""
     name = psycopg.conninfo.conninfo_to_dict(analyzed)["dbname"]
     with new_database(server_dsn, template=str(name)) as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
