@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from flows.async_client import AsyncClient
-from flows.client import CONNECTION_S, OVER, Pauses, examine
+from flows.client import CONNECTION_S, Pauses, examine
 from flows.database import check_dsn, notice_loss_async, parameters
+from flows.ends import AsyncEndListener
 from flows.errors import ConfigError, DatabaseError
+from flows.run_operations import OVER, as_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -46,6 +48,7 @@ class AsyncConnectedClient(AsyncClient):
             raise ConfigError(f"pool_size is at least 1, not {pool_size}")
         self._dsn, self._pool_size = check_dsn(dsn), pool_size
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
+        self._ends = AsyncEndListener(dsn, None)
 
     async def open(self) -> None:
         """Open it.
@@ -68,11 +71,14 @@ class AsyncConnectedClient(AsyncClient):
             open=False,
         )
         await self._pool.open()
+        channel = None if pooled else self._operations.channel_of_ends
+        self._ends = AsyncEndListener(self._dsn, channel)
 
     async def close(self) -> None:
         """Close the connections; the client cannot be used any more."""
         if self._pool is not None:
             await self._pool.close()
+        await self._ends.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -190,10 +196,19 @@ class AsyncConnectedClient(AsyncClient):
 
         A task that waits may be cancelled at any time, and the run goes on.
         """
-        pauses = Pauses(run_key, timeout)
-        while (status := (await self.status(run_key)).status) not in OVER:  # noqa: ASYNC110
-            await asyncio.sleep(pauses.next_s(status))
+        if (await self.status(run_key)).status not in OVER:
+            pauses = Pauses(run_key, timeout)
+            with self._ends.awaiting(str(as_key(run_key))) as ended:
+                while (status := (await self._await_end(run_key)).status) not in OVER:
+                    pause_s = pauses.next_s(status, hears=self._ends.hears)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(ended.wait(), pause_s)
+                    ended.clear()
         return await self.output(run_key, type)
+
+    async def _await_end(self, run_key: RunKey | str) -> RunStatus:
+        async with self.transaction() as tx:
+            return await self._execute(tx, self._operations.await_end(run_key))
 
 
 async def _take(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from flows.clock import StopSignal, monotonic, seconds
+from flows.clock import monotonic, seconds
 from flows.database import connect, is_pooled, notice_loss, parameters
+from flows.ends import EndListener
 from flows.errors import ConfigError, DatabaseError
-from flows.run_operations import RunStatus
+from flows.run_operations import OVER, RunStatus, as_key
 from flows.schedule_client import ScheduleClient
 from flows.schema import check_version
 
@@ -35,8 +36,10 @@ OutputT = TypeVar("OutputT")
 POLL_S = (0.005, 0.25)
 """How often `wait` asks: at first for a run that takes milliseconds, then ever more rarely."""
 
+TOLD_POLL_S = 2.0
+"""How rarely, where it is told when the run is over: what it was to be told may be lost."""
+
 CONNECTION_S = 30.0
-OVER = frozenset({"completed", "failed", "cancelled"})
 
 
 class Client(ScheduleClient):
@@ -90,6 +93,7 @@ class ConnectedClient(Client):
             name="flows client",
             open=True,
         )
+        self._ends = EndListener(dsn, self._operations.channel_of_ends)
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +109,7 @@ class ConnectedClient(Client):
     def close(self) -> None:
         """Close the connections; the client cannot be used any more."""
         self._pool.close()
+        self._ends.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
@@ -205,8 +210,10 @@ class ConnectedClient(Client):
     ) -> Any:
         """Wait until a run is over, and return its output.
 
-        It asks every 5 ms at first and then ever more rarely, four times a second in the end: a run
-        that ends tells nobody, because for most of them nobody waits.
+        The worker that executes the run is asked to tell when it is over, on one more connection,
+        which the client opens for all who wait. In case that is lost, `wait` looks as well: after 5
+        ms at first, every two seconds in the end; through a pooler, where nothing can be heard,
+        four times a second.
 
         Args:
             run_key: the run.
@@ -219,10 +226,17 @@ class ConnectedClient(Client):
             UnknownRunError: there is no such run.
             DecodeError: the output does not fit the type.
         """
-        pause, pauses = StopSignal(), Pauses(run_key, timeout)
-        while (status := self.status(run_key).status) not in OVER:
-            pause.wait(pauses.next_s(status))
+        if self.status(run_key).status not in OVER:
+            pauses = Pauses(run_key, timeout)
+            with self._ends.awaiting(str(as_key(run_key))) as ended:
+                while (status := self._await_end(run_key).status) not in OVER:
+                    ended.wait(pauses.next_s(status, hears=self._ends.hears))
+                    ended.clear()
         return self.output(run_key, type)
+
+    def _await_end(self, run_key: RunKey | str) -> RunStatus:
+        with self.transaction() as tx:
+            return self._execute(tx, self._operations.await_end(run_key))
 
 
 class Pauses:
@@ -231,10 +245,10 @@ class Pauses:
     def __init__(self, run_key: RunKey | str, timeout: timedelta | None) -> None:
         self._run_key, self._timeout = run_key, timeout
         self._end_s = None if timeout is None else monotonic() + seconds(timeout)
-        self._pause_s, self._longest_s = POLL_S
+        self._pause_s = POLL_S[0]
 
-    def next_s(self, status: str) -> float:
-        """Return the next pause, of a run with that status.
+    def next_s(self, status: str, *, hears: bool) -> float:
+        """Return the next pause, of a run with that status; `hears` of who is told of its end.
 
         Raises:
             TimeoutError: the time is over.
@@ -245,7 +259,7 @@ class Pauses:
             if left_s <= 0:
                 raise TimeoutError(f"run {self._run_key} is {status} after {self._timeout}")
             pause_s = min(pause_s, left_s)
-        self._pause_s = min(self._longest_s, self._pause_s * 2)
+        self._pause_s = min(TOLD_POLL_S if hears else POLL_S[1], self._pause_s * 2)
         return pause_s
 
 

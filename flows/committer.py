@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
+    from flows.awaited import Awaited
     from flows.database import Connection
     from flows.meter import Meter
 
@@ -64,6 +65,7 @@ class Committer:
         on_failure: Callable[[BaseException], None],
         notify_channel: str | None,
         meter: Meter | None = None,
+        awaited: Awaited | None = None,
     ) -> None:
         """Prepare a committer; `start` it.
 
@@ -75,6 +77,7 @@ class Committer:
             on_failure: told of an error that ended the thread.
             notify_channel: where other workers are told the same, None for nowhere.
             meter: counts what is committed; None where nobody wants to know.
+            awaited: the runs for whose end somebody waits, None where nobody asks.
         """
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)
@@ -86,6 +89,7 @@ class Committer:
         self._on_failure = on_failure
         self._channel = notify_channel
         self._meter = meter
+        self._awaited = awaited
         self._queue: dict[RunRecord, int] = {}
         self._bytes = 0
         self._in_flight: set[RunRecord] = set()
@@ -307,7 +311,7 @@ class Committer:
             # Not with transaction(), which in a pipeline waits for the answer to its BEGIN.
             with pipeline(connection):
                 connection.execute("BEGIN", prepare=False)
-                sent = writes.send(connection, schema, records, self._channel)
+                sent = writes.send(connection, schema, records, self._channel, self._awaited)
                 connection.execute("COMMIT", prepare=False)
                 looks = [
                     (query, values["shard"], connection.execute(sql.load(query, schema), values))

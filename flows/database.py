@@ -30,6 +30,7 @@ __all__ = [
     "is_pooled",
     "is_transient",
     "listen",
+    "listening_to",
     "notice_loss",
     "notice_loss_async",
     "parameters",
@@ -240,7 +241,12 @@ def configure(connection: Connection) -> None:
 
 def listen(connection: Connection, channel: str) -> None:
     """Have the server notify this connection of what is told on a channel."""
-    connection.execute(compose.SQL("LISTEN {}").format(compose.Identifier(channel)))
+    connection.execute(listening_to(channel))
+
+
+def listening_to(channel: str) -> compose.Composed:
+    """Return the statement that has the server notify a session of what is told on a channel."""
+    return compose.SQL("LISTEN {}").format(compose.Identifier(channel))
 
 
 def take_notifications(connection: Connection) -> Iterator[tuple[str, int]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from flows import plans
+from flows.awaited import ASKING
 from flows.claims import (
     ClaimedRun,
     claim_runs,
@@ -196,6 +197,9 @@ class Dispatcher:
     def _notified(self, payload: str, pid: int) -> None:
         if pid == self._engine.committer.backend_pid:
             return  # our own committer has said so already, without the detour
+        if payload.startswith(ASKING):
+            self._asked(payload.removeprefix(ASKING))
+            return
         shard, colon, run_id = payload.rpartition(":")
         if payload in self._known:
             self._turns.tell(payload)
@@ -204,6 +208,12 @@ class Dispatcher:
             with contextlib.suppress(ValueError):
                 # Anybody may write to the channel, and Postgres reads fewer spellings of a UUID.
                 self._published[shard, str(uuid.UUID(run_id))] = None
+
+    def _asked(self, key: str) -> None:
+        """Somebody waits for the end of a run."""
+        awaited = self._engine.awaited
+        if awaited is not None and key.rpartition(":")[0] in self._known:
+            awaited.add(key)
 
     def _serve(self, connection: Connection) -> None:
         was_busy = False

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg_pool import ConnectionPool
 
+    from flows.awaited import Awaited
     from flows.client import Client
     from flows.committer import Committer
     from flows.meter import Meter
@@ -43,6 +44,7 @@ class Engine:
             is given up.
         on_stuck: told of an attempt whose thread was given up.
         meter: counts what is done here; None where nobody wants to know.
+        awaited: the runs for whose end somebody waits, None where nobody asks.
         abandoned: set when attempts that still run must stop at their next primitive.
     """
 
@@ -59,5 +61,6 @@ class Engine:
     on_stuck: Callable[[str], None]
     is_pooled: bool = False
     meter: Meter | None = None
+    awaited: Awaited | None = None
     interruptions: Counter[str] = field(default_factory=Counter)
     abandoned: threading.Event = field(default_factory=threading.Event)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flows import payloads
+from flows.awaited import channel_of_ends
 from flows.config import check_workflow_name
 from flows.errors import ConfigError, PayloadSizeError
 from flows.ids import RunID, RunKey, uuid7
@@ -102,6 +103,19 @@ class Operations:
         channel = self._settings.channel
         if channel is not None:
             values = {"channel": channel, "payload": payload}
+            yield Statement("notify", values, is_read=False)
+
+    @property
+    def channel_of_ends(self) -> str | None:
+        """Where the ends of runs are told, None where nobody is notified."""
+        channel = self._settings.channel
+        return None if channel is None else channel_of_ends(channel)
+
+    def _tell_end(self, key: RunKey) -> Operation[None]:
+        """Tell who waits for the end of a run."""
+        channel = self.channel_of_ends
+        if channel is not None:
+            values = {"channel": channel, "payload": str(key)}
             yield Statement("notify", values, is_read=False)
 
     def _row(self, name: str, values: dict[str, Any]) -> Operation[tuple[Any, ...] | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows import payloads
+from flows.awaited import ASKING
 from flows.config import why_no_key
 from flows.errors import ConfigError, RunStateError, UnknownRunError
 from flows.ids import RunID, RunKey
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Unpack
 
-__all__ = ["RunOperations", "RunStatus"]
+__all__ = ["OVER", "RunOperations", "RunStatus", "as_key"]
+
+OVER = frozenset({"completed", "failed", "cancelled"})
 
 BULK_ROWS = 10_000
 """Rows of one statement of begin_many, which bounds its memory here and in the server."""
@@ -121,7 +124,7 @@ class RunOperations(Operations):
         self, run_key: RunKey | str, event_name: str, payload: Any
     ) -> Operation[None]:
         """Publish an event of one run and wake the run if it waits for it."""
-        key = _as_key(run_key)
+        key = as_key(run_key)
         fault = why_no_key(event_name)
         if fault is not None:
             raise ConfigError(f"an event's name {fault}")
@@ -141,16 +144,23 @@ class RunOperations(Operations):
 
     def status(self, run_key: RunKey | str) -> Operation[RunStatus]:
         """Return the state of a run."""
-        key = _as_key(run_key)
+        key = as_key(run_key)
         row = yield from self._row("read_run_status", route(key))
         if row is None:
             raise UnknownRunError(str(key))
         status = RunStatus(*row)
         return status if status.status == "sleeping" else status._replace(next_wake_at=None)
 
+    def await_end(self, run_key: RunKey | str) -> Operation[RunStatus]:
+        """Return the state of a run; of one that is not over, ask its workers to tell its end."""
+        status = yield from self.status(run_key)
+        if status.status not in OVER:
+            yield from self._notify(f"{ASKING}{as_key(run_key)}")
+        return status
+
     def output(self, run_key: RunKey | str, type: Any) -> Operation[Any]:  # noqa: A002
         """Return the output of a completed run, decoded."""
-        key = _as_key(run_key)
+        key = as_key(run_key)
         row = yield from self._row("read_run_output", route(key))
         if row is None:
             raise UnknownRunError(str(key))
@@ -163,8 +173,9 @@ class RunOperations(Operations):
 
     def cancel(self, run_key: RunKey | str) -> Operation[None]:
         """Cancel a run, or ask the worker that executes it to."""
-        key = _as_key(run_key)
+        key = as_key(run_key)
         if (yield from self._row("cancel_run", route(key))) is not None:
+            yield from self._tell_end(key)
             return
         if (yield from self._row("request_cancel", route(key))) is not None:
             yield from self._notify(str(key))
@@ -173,7 +184,7 @@ class RunOperations(Operations):
         raise RunStateError(str(key), status.status, "be cancelled")
 
 
-def _as_key(key: object) -> RunKey:
+def as_key(key: object) -> RunKey:
     """Return a key that can be asked for, whether it came as a pair or as text."""
     if isinstance(key, tuple) and len(key) == 2:
         key = f"{key[0]}:{key[1]}"

@@ -8,6 +8,7 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from flows import leases, schema
+from flows.awaited import Awaited
 from flows.client import Client
 from flows.committer import Committer
 from flows.database import check_same_database, connect, is_pooled, notice_loss, parameters
@@ -87,8 +88,9 @@ class Services:
         connection = connect(dsn, "flows worker")
         try:
             _register(connection, listen_dsn, config, identity())
+            awaited = Awaited(notify_channel)
             committer = Committer(
-                dsn, config.schema, logger, on_queued, on_failure, notify_channel, meter
+                dsn, config.schema, logger, on_queued, on_failure, notify_channel, meter, awaited
             )
             committer.start()
         except BaseException:
@@ -108,6 +110,7 @@ class Services:
             on_stuck,
             is_pooled(connection),
             meter,
+            awaited,
         )
         keeper = None
         if identity().supervisor_id is None:

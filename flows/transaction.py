@@ -337,7 +337,8 @@ class AttemptTransaction:
         record.randoms = {**earlier.randoms, **record.randoms}
         began_s = monotonic()
         with pipeline(connection):
-            writes.send(connection, self._engine.schema, [record], self._engine.notify_channel)
+            engine = self._engine
+            writes.send(connection, engine.schema, [record], engine.notify_channel, engine.awaited)
             # Not commit(), which in a pipeline waits for answers to what it has not sent yet where
             # that is more than a socket takes: megabytes of memos would hang here for ever.
             connection.execute("COMMIT")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from flows.awaited import Awaited
     from flows.payloads import Payload
     from flows.records import Outcome, RandomRecord, RunRecord, StepRecord, WaitRecord
 
@@ -90,11 +91,13 @@ def send(
     schema: str,
     records: Sequence[RunRecord],
     notify_channel: str | None,
+    awaited: Awaited | None = None,
 ) -> Sent:
     """Send the records' statements in the transaction that is open on `connection`.
 
     Call it in a pipeline and they travel together. Commits nothing. Other workers are told on
-    `notify_channel` of shards where a run is due now or at a known time.
+    `notify_channel` of shards where a run is due now or at a known time, and who waits for a run
+    that ends is told where `awaited` says.
     """
     sent = Sent(
         [
@@ -106,6 +109,10 @@ def send(
         notify = sql.load("notify", schema)
         for shard in sorted(shards_to_look_at(records)):
             connection.execute(notify, {"channel": notify_channel, "payload": shard})
+    if awaited is not None and awaited.channel is not None:
+        for key in awaited.take(records):
+            values = {"channel": awaited.channel, "payload": key}
+            connection.execute(sql.load("notify", schema), values)
     return sent
 
 
@@ -211,7 +218,7 @@ def _values_of_one(record: RunRecord, output: Payload) -> dict[str, Any]:
         "shard": record.shard,
         "run_id": record.run_id,
         "claim": record.claim,
-        "output_json": None if output.json is None else output.json.decode(),
+        "output_json": None if output.json is None else str(output.json, "utf-8"),
         "output_bytes": output.binary,
         "codec": output.codec,
     }
