@@ -3,11 +3,12 @@
 A page of shared memory for each process, which its supervisor reads without asking it:
 
     process cell     heartbeat · since when it waits for the database      main thread
+                     runs a second                                         its dispatcher
     executor cells   run · claim · attempt · since · step · since ·        one thread each
                      deadline · done
 
-Each cell has one writer. A writer fills the half of its cell that is not in use and then turns one
-byte, so that the half in use is whole at any moment, also when the writer is killed between
+Each value has one writer. An executor fills the half of its cell that is not in use and then turns
+one byte, so that the half in use is whole at any moment, also when the writer is killed between
 any two instructions. Readers take no lock; what they read of a living process may be a moment old.
 
 An executor's cell names its run before any code of the workflow is called, and is cleared after
@@ -33,6 +34,8 @@ _HEADER = struct.Struct("=ddI")
 _HALF = struct.Struct("=QIHddd36s152s")
 _RUN = struct.Struct("=QIHddd36s")
 _NUMBER = struct.Struct("=Q")
+_RATE = struct.Struct("=d")
+_RATE_AT = 24
 _STEP_BYTES = 152
 _FIRST_HALF = 16
 _CELL_BYTES = 512
@@ -73,12 +76,14 @@ class BoardState:
         database_since_s: since when the process waits for the database; 0 if it does not.
         executing: by executor, None for those without a run.
         finished: how many attempts have ended.
+        rate: how many runs a second its executors can do, as far as it knows.
     """
 
     heartbeat_s: float
     database_since_s: float
     executing: tuple[Executing | None, ...]
     finished: int
+    rate: float = 0.0
 
     @property
     def busy(self) -> int:
@@ -187,8 +192,13 @@ class Board:
         self._count: int = _HEADER.unpack_from(self._memory)[2]
 
     @staticmethod
-    def open(executors: int) -> int:
-        """Return the descriptor of a new board, in memory that has no name."""
+    def open(executors: int, rate: float = 0.0) -> int:
+        """Return the descriptor of a new board, in memory that has no name.
+
+        Args:
+            executors: how many there are.
+            rate: how many runs a second a process like the one to come has done.
+        """
         size = _CELL_BYTES * (1 + executors)
         if sys.platform == "linux":
             fd = os.memfd_create("flows-board")
@@ -197,6 +207,7 @@ class Board:
                 fd = os.dup(file.fileno())
         os.ftruncate(fd, size)
         os.pwrite(fd, _HEADER.pack(0.0, 0.0, executors), 0)
+        os.pwrite(fd, _RATE.pack(rate), _RATE_AT)
         return fd
 
     def cell(self, index: int) -> Cell:
@@ -211,13 +222,23 @@ class Board:
         """
         _HEADER.pack_into(self._memory, 0, monotonic(), database_since_s, self._count)
 
+    @property
+    def rate(self) -> float:
+        """How many runs a second the executors can do, as it was shown last."""
+        # Of a process whose death is not yet acted upon it is closed.
+        return 0.0 if self._memory.closed else _RATE.unpack_from(self._memory, _RATE_AT)[0]
+
+    def show_rate(self, rate: float) -> None:
+        """Show how many runs a second the executors can do; only in the dispatcher's thread."""
+        _RATE.pack_into(self._memory, _RATE_AT, rate)
+
     def read(self) -> BoardState:
         """Return what the board says."""
         heartbeat_s, database_since_s, _ = _HEADER.unpack_from(self._memory)
         cells = [_CELL_BYTES * (1 + index) for index in range(self._count)]
         finished = sum(_NUMBER.unpack_from(self._memory, at + 8)[0] for at in cells)
         executing = tuple(self._executing(at) for at in cells)
-        return BoardState(heartbeat_s, database_since_s, executing, finished)
+        return BoardState(heartbeat_s, database_since_s, executing, finished, self.rate)
 
     def close(self) -> None:
         """Release the memory; not while a cell of it is in use."""

@@ -15,12 +15,11 @@ from uuid import UUID
 import msgspec
 
 from flows import sql
+from flows.config import DEFAULT_NOTIFY_CHANNEL
 from flows.ids import RunKey
 from flows.sql.arrays import Int8Array, TextArray, UuidArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from flows.config import DBConfig
     from flows.database import Connection
 
@@ -71,8 +70,13 @@ class Charged(NamedTuple):
     failed: list[RunKey]
 
 
-def charge(connection: Connection, config: DBConfig, charge: Charge) -> Charged:
-    """Charge the suspects that are still the dead worker's; commits.
+def charge(
+    connection: Connection,
+    config: DBConfig,
+    charge: Charge,
+    notify_channel: str | None = DEFAULT_NOTIFY_CHANNEL,
+) -> Charged:
+    """Charge the suspects that are still the dead worker's, and tell the other workers; commits.
 
     May be repeated: whoever was charged is the worker's no more. A run that the worker's open
     transaction still holds is left for the next call.
@@ -83,7 +87,11 @@ def charge(connection: Connection, config: DBConfig, charge: Charge) -> Charged:
     query = sql.load("read_worker_shards", config.schema)
     shards = connection.execute(query, {"worker_id": charge.worker_id}).fetchall()
     for (shard,) in sorted(shards):
-        _charge_in(connection, config, shard, charge, charge.suspects, charged)
+        _charge_in(connection, config, shard, charge, charged)
+        if charged.queued and notify_channel is not None:
+            connection.execute(
+                sql.load("notify", config.schema), {"channel": notify_channel, "payload": shard}
+            )
     return charged
 
 
@@ -92,9 +100,9 @@ def _charge_in(
     config: DBConfig,
     shard: str,
     charge: Charge,
-    suspects: Sequence[Suspect],
     charged: Charged,
 ) -> None:
+    suspects = charge.suspects
     causes = [charge.cause + (f" in step {each.step!r}" if each.step else "") for each in suspects]
     with connection.transaction():
         rows = connection.execute(

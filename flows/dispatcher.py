@@ -39,6 +39,7 @@ from flows.turns import ShardTurns
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flows.board import Board
     from flows.config import DBConfig
     from flows.database import Connection
     from flows.engine import Engine
@@ -87,6 +88,7 @@ class Dispatcher:
         polling: Polling,
         worker_id: Callable[[], uuid.UUID],
         check_lease: Callable[[Connection], None],
+        board: Board | None = None,
     ) -> None:
         """Prepare a dispatcher; give it its executors and `start` it.
 
@@ -99,6 +101,8 @@ class Dispatcher:
             polling: how often to look without being told.
             worker_id: tells under which id to claim.
             check_lease: raises if this worker has lost its lease; called before claims.
+            board: where it shows how many runs a second its executors can do; what stands there at
+                first is believed.
         """
         self._engine = engine
         self._schema = config.schema
@@ -111,7 +115,8 @@ class Dispatcher:
         self.shards = shard_values_for_workflow(workflow.name, config.shard_count)
         self._known = frozenset(self.shards)
         self._turns = ShardTurns(self.shards)
-        self._look_ahead = LookAhead(workflow.concurrency)
+        self._board = board
+        self._look_ahead = LookAhead(0.0 if board is None else board.rate)
         self._wake_up = WakeUp()
         timeout = workflow.run_timeout
         self._run_timeout_s = None if timeout is None else seconds(timeout)
@@ -221,6 +226,8 @@ class Dispatcher:
             executors = self._pool()
             waiting, free = executors.waiting, executors.free
             self._look_ahead.observe(monotonic(), executors.finished, was_busy=was_busy)
+            if self._board is not None:
+                self._board.show_rate(self._look_ahead.rate)
             self._turns.come_due(monotonic())
             may_have_due = self._turns.may_have_due
             if may_have_due and self._has_room(free, waiting):
@@ -240,7 +247,8 @@ class Dispatcher:
         return self.executors
 
     def _has_room(self, free: int, waiting: int) -> bool:
-        if self._is_behind():
+        if self._is_behind() or self._pool().is_closed:
+            # What would wait behind a suspect, another process may do at once.
             return False
         return self._look_ahead.should_claim(free, waiting)
 
@@ -272,6 +280,7 @@ class Dispatcher:
         if self._engine.meter is not None:
             self._engine.meter.claimed(took_s)
         if claimed.runs:
+            self._look_ahead.claimed()
             self._oversight.claimed(claimed.runs)
             self._idle_s = self._polling.first_s
             self._pool().put(claimed.runs, self._look_ahead.ahead // 2)

@@ -73,6 +73,12 @@ class ExecutorPool:
         with self._lock:
             return self._free()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether no run may begin, since a suspect runs alone or waits for that."""
+        with self._lock:
+            return self._is_closed()
+
     def put(self, runs: Sequence[ClaimedRun], low_water: int) -> None:
         """Queue claimed runs; `on_room` is called once no more than `low_water` of them wait."""
         with self._lock:
@@ -129,11 +135,11 @@ class ExecutorPool:
                 if attempt.record.run_id == run_id:
                     attempt.cancel()
                     return None
-            for run in self._waiting:
-                if run.run_id == run_id:
-                    self._waiting.remove(run)
-                    return run
-        return None
+            found = [run for run in self._waiting if run.run_id == run_id]
+            self._remove(found)
+        if found:
+            self._on_room()
+        return found[0] if found else None
 
     def take_overdue(self, now_s: float) -> list[ClaimedRun]:
         """Take back the runs that no executor has begun and that are past their deadline."""
@@ -143,9 +149,16 @@ class ExecutorPool:
                 for run in self._waiting
                 if run.deadline_s is not None and run.deadline_s <= now_s
             ]
-            for run in overdue:
-                self._waiting.remove(run)
-            return overdue
+            self._remove(overdue)
+        if overdue:
+            self._on_room()
+        return overdue
+
+    def _remove(self, runs: Sequence[ClaimedRun]) -> None:
+        """Take back waiting runs, and tell the others: one that waited to run alone may be gone."""
+        for run in runs:
+            self._waiting.remove(run)
+        self._changed.notify_all()
 
     def _thread(self, number: int) -> threading.Thread:
         name = f"flows-{self._workflow.name}-{number}"
@@ -210,8 +223,9 @@ class ExecutorPool:
             del self._running[me]
             self._runs_alone = False
             self.finished += 1
-            is_starving = not self._waiting
+            is_open = not self._is_closed()
+            has_room = is_open and (was_closed or not self._waiting)
             if was_closed:
                 self._changed.notify_all()
-        if is_starving:
+        if has_room:
             self._on_room()

@@ -18,10 +18,15 @@ class LookAhead:
     rest to other processes. Pure: the time comes as an argument, in seconds of a monotonic clock.
     """
 
-    def __init__(self, concurrency: int) -> None:
-        """Begin with a rate of zero: the first claims fill the executors and no more."""
-        self._concurrency = concurrency
+    def __init__(self, inherited: float = 0.0) -> None:
+        """Begin with a rate of zero: the first claim fills the executors and no more.
+
+        Args:
+            inherited: the rate of the process that this one replaces, which counts from the first
+                claim that finds runs. That one may be of suspects, each of which runs alone.
+        """
         self._rate = 0.0
+        self._inherited = inherited if 0.0 <= inherited < math.inf else 0.0
         self._since_s: float | None = None
         self._finished = 0
 
@@ -46,6 +51,15 @@ class LookAhead:
             weight = SMOOTHING if self._rate else 1.0
             self._rate += weight * (rate - self._rate)
         self._since_s, self._finished = now_s, finished
+
+    @property
+    def rate(self) -> float:
+        """How many runs a second the executors can do, as far as is known."""
+        return max(self._rate, self._inherited)
+
+    def claimed(self) -> None:
+        """A claim has found runs: from here on, what was inherited counts."""
+        self._rate, self._inherited = self.rate, 0.0
 
     @property
     def ahead(self) -> int:

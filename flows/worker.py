@@ -315,8 +315,8 @@ class Worker:
                 self._polling,
                 lambda: self._worker_id,
                 self._check_lease,
+                board := self._board,
             )
-            board = self._board
             cells = None
             if board is not None:
                 cells = [board.cell(number) for number in range(workflow.concurrency)]

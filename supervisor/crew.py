@@ -124,9 +124,8 @@ class Crew:
             member = Member(slot.name, child)
         else:
             worker_id = uuid.uuid4()
-            job = Work(
-                slot.workflow, worker_id, self._generations.plan_of(slot.workflow).concurrency
-            )
+            executors = self._generations.plan_of(slot.workflow).concurrency
+            job = Work(slot.workflow, worker_id, executors, slot.known_rate())
             child = self._generations.start(self._plan.order(title, job))
             number = self._generations.number
             member = Member(slot.name, child, slot.workflow, worker_id, number)
@@ -243,6 +242,7 @@ class Crew:
             self._say(how)
             self._end_rollout(f"{member.name} cannot boot")
         elif maintenance if slot is self.fleet.maintenance else workers:
+            slot.rate = 0.0 if died.last is None else died.last.rate
             return self._replace(slot, how)
         else:
             slot.member = None

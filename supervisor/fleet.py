@@ -82,6 +82,7 @@ class Slot:
         died_s: when its process was seen dead; None once another one is ready.
         was_ready: whether any process of this slot has become ready.
         broken: the budget is spent, or a process could not boot.
+        rate: how many runs a second the last process that died here could do.
         restarts: how many processes have died here and were replaced.
         last_exit: how the last of them ended.
     """
@@ -95,6 +96,7 @@ class Slot:
     died_s: float | None = None
     was_ready: bool = False
     broken: bool = False
+    rate: float = 0.0
     restarts: int = 0
     last_exit: str | None = None
 
@@ -107,6 +109,11 @@ class Slot:
     def is_ready(self) -> bool:
         """Whether the process that has the place works."""
         return self.member is not None and self.member.ready_s is not None
+
+    def known_rate(self) -> float:
+        """Return how many runs a second a process can do here, as far as is known."""
+        board = None if self.member is None else self.member.child.board
+        return self.rate if board is None else board.rate
 
     def fill(self, member: Member) -> None:
         """Give the place to a process that has just been started."""

@@ -37,7 +37,7 @@ class Handover:
         self._only_ours_to_hand = {"order": write_order(order)}
         self._board: Board | None = None
         if isinstance(order.job, Work):
-            fd = Board.open(order.job.executors)
+            fd = Board.open(order.job.executors, order.job.rate)
             self._board = Board(fd)
             self._only_ours_to_hand["board"] = fd
         if output_fd is not None:

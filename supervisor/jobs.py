@@ -109,11 +109,19 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True, tag=True):
-    """Execute runs of one workflow, by as many executors."""
+    """Execute runs of one workflow.
+
+    Attributes:
+        workflow: its name.
+        worker_id: the worker's identity in the database.
+        executors: how many there are.
+        rate: how many runs a second the process did whose place this one takes; 0 if unknown.
+    """
 
     workflow: str
     worker_id: UUID
     executors: int = 1
+    rate: float = 0.0
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from flows import Context, Registry, RunKey
+from flows.board import Board
 from flows.claims import claim_runs
 from flows.crashes import Charge, Charged, Suspect, charge
 from flows.database import connect
 from flows.leases import release_worker
 from tests.running import Gate
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_S, wait_until
 
 if TYPE_CHECKING:
     from tests.running import Runs
@@ -107,6 +110,14 @@ def test_a_run_held_by_the_dead_workers_open_transaction_is_charged_later(runs: 
     assert len(charge_with(runs, suspect).queued) == 1
 
 
+def test_workers_are_told_of_suspects_even_where_nobody_is_innocent(runs: Runs) -> None:
+    runs.begin("demo")
+    runs.connection.execute("LISTEN flows_run_wakeup")
+    charge_with(runs, *claim(runs, 1))
+    [told] = runs.connection.notifies(timeout=DEADLINE_S, stop_after=1)
+    assert told.payload == "demo_0"
+
+
 def test_a_run_fails_that_was_charged_as_often_as_it_may_be(runs: Runs) -> None:
     key = runs.begin("demo")
     for crashes in (1, 2):
@@ -160,6 +171,64 @@ def test_a_suspect_begins_when_nothing_else_runs_and_nothing_begins_beside_it(ru
     begun = log.index(("begin", "suspect"))
     assert log[:begun] == [("begin", "before")] * 2 + [("end", "before")] * 2
     assert log[begun + 1] == ("end", "suspect")
+
+
+def test_nothing_is_claimed_behind_a_suspect(runs: Runs) -> None:
+    registry, gate = Registry(), Gate()
+
+    @registry.workflow("demo", concurrency=4)
+    def demo(wf: Context, kind: str) -> None:
+        if kind == "waiter":
+            wf.wait_for_event("wait/v1", "number")
+        if kind == "suspect":
+            gate.pass_through()
+
+    fd = Board.open(4, 10_000.0)
+    board = Board(fd)
+    os.close(fd)
+    waiter = runs.begin(demo, "waiter")
+    runs.start(registry, board=board)
+    runs.wait_for(waiter, "waiting_event")
+    with runs.connection.transaction():
+        suspect(runs, runs.begin(demo, "suspect"))
+    gate.wait_for_arrival()
+    others = [runs.begin(demo, "quick") for _ in range(20)]
+    # Whether to claim is decided before a run is looked at that was named.
+    runs.connection.execute(
+        "INSERT INTO flows.events (workflow_name_shard, run_id, event_name, payload_json)"
+        " VALUES (%s, %s, 'number', '7')",
+        (waiter.workflow_name_shard, waiter.run_id),
+    )
+    runs.connection.execute("SELECT pg_notify('flows_run_wakeup', %s)", (str(waiter),))
+    runs.wait_for(waiter, "queued")
+    assert {runs.status(key).status for key in others} == {"queued"}
+    gate.open()
+    for key in others:
+        runs.wait_for(key, "completed")
+
+
+@pytest.mark.parametrize("claimed", [0, 2])
+def test_what_waited_behind_a_suspect_begins_when_that_is_cancelled(
+    runs: Runs, claimed: int
+) -> None:
+    registry, gate = Registry(), Gate()
+    log: list[tuple[str, Any]] = []
+    demo = recording(registry, log, gate)
+    with runs.connection.transaction():
+        runs.begin(demo, "before")
+        key = runs.begin(demo, "suspect")
+        suspect(runs, key)
+        last = [runs.begin(demo, "quick") for _ in range(claimed)]
+    runs.start(registry)
+    gate.wait_for_arrival()
+    last += [runs.begin(demo, "quick") for _ in range(0 if claimed else 3)]
+    with psycopg.connect(runs.dsn) as tx:
+        runs.client.cancel_run_tx(tx, key)
+    runs.wait_for(key, "cancelled")
+    for each in last:
+        runs.wait_for(each, "completed")
+    assert ("end", "before") not in log
+    gate.open()
 
 
 def test_a_suspect_is_none_any_more_when_an_execution_has_ended(runs: Runs) -> None:

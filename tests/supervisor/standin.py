@@ -174,7 +174,11 @@ def work_as(name: str, worker_id: uuid.UUID, end: ChildEnd) -> int:
     )
     boot(name)
     end.channel.send(Ready())
-    tell("ready", name, worker_id=str(worker_id), random=random.random())
+    assert end.board is not None
+    tell("ready", name, worker_id=str(worker_id), random=random.random(), rate=end.board.rate)
+    if name == "fast":
+        end.board.show_rate(end.board.rate + 4000.0)
+        tell("shown", name)
     work(name, end)
     wait_to_stop(end, obey=name != "stubborn")
     tell("stopped", name)

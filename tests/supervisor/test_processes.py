@@ -36,6 +36,19 @@ def test_a_killed_worker_is_replaced_and_its_runs_are_released(
     assert supervised.wait() == ExitCode.OK
 
 
+def test_a_replacement_knows_how_fast_the_one_before_was(standin: StartStandin) -> None:
+    supervised = standin(workflows=[["fast", 1]])
+    first = supervised.expect("ready", "fast")
+    supervised.expect("shown", "fast")
+    os.kill(first["pid"], signal.SIGKILL)
+    second = supervised.expect("ready", "fast")
+    supervised.expect("shown", "fast")
+    # A successor, too, which begins beside it.
+    supervised.send(signal.SIGHUP)
+    third = supervised.expect("ready", "fast")
+    assert [each["rate"] for each in (first, second, third)] == [0.0, 4000.0, 8000.0]
+
+
 def test_a_worker_that_exits_by_itself_is_replaced_with_growing_waits_then_broken(
     standin: StartStandin,
 ) -> None:

@@ -200,3 +200,17 @@ def test_what_a_killed_writer_leaves_is_whole(board: Board) -> None:
         assert shown.step in (None, "one" if shown.run_id == RUN else "two")
         board.cell(0).end()
         board.cell(0).end()
+
+
+def test_a_board_shows_how_many_runs_a_second_are_done() -> None:
+    fd = Board.open(2, 123.5)
+    board = Board(fd)
+    os.close(fd)
+    board.beat(0.0)
+    assert board.rate == board.read().rate == 123.5
+    board.show_rate(4711.25)
+    board.beat(1.0)
+    state = board.read()
+    assert (state.rate, state.database_since_s, len(state.executing)) == (4711.25, 1.0, 2)
+    board.close()
+    assert board.rate == 0.0

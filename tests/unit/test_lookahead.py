@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from flows.lookahead import HORIZON_S, MAX_AHEAD, LookAhead
 
 
-def measured(runs_per_s: float, *, concurrency: int = 2, was_busy: bool = True) -> LookAhead:
+def measured(runs_per_s: float, *, was_busy: bool = True) -> LookAhead:
     """Return a look-ahead that has seen a steady rate for long enough to believe it."""
-    look_ahead = LookAhead(concurrency)
+    look_ahead = LookAhead()
     for tick in range(200):
         now_s = tick * 0.1
         look_ahead.observe(now_s, round(runs_per_s * now_s), was_busy=was_busy)
@@ -15,7 +19,7 @@ def measured(runs_per_s: float, *, concurrency: int = 2, was_busy: bool = True) 
 
 
 def test_the_first_claim_fills_the_executors_and_no_more() -> None:
-    assert LookAhead(4).wanted(free=4, waiting=0) == 4
+    assert LookAhead().wanted(free=4, waiting=0) == 4
 
 
 def test_long_runs_are_claimed_one_at_a_time() -> None:
@@ -72,9 +76,41 @@ def test_a_rate_measured_under_load_does() -> None:
 
 
 def test_an_interval_too_short_to_measure_is_kept_for_the_next() -> None:
-    look_ahead = LookAhead(1)
+    look_ahead = LookAhead()
     look_ahead.observe(0.0, 0, was_busy=True)
     look_ahead.observe(HORIZON_S / 100, 50, was_busy=True)
     assert look_ahead.ahead == 0
     look_ahead.observe(0.1, 1000, was_busy=True)
     assert look_ahead.ahead > 0
+
+
+def test_an_inherited_rate_counts_once_a_claim_has_found_runs() -> None:
+    look_ahead = LookAhead(10_000.0)
+    assert look_ahead.wanted(free=10, waiting=0) == 10
+    assert look_ahead.rate == 10_000.0
+    look_ahead.claimed()
+    assert look_ahead.ahead == 500
+    assert look_ahead.wanted(free=10, waiting=0) == 510
+
+
+def test_an_inherited_rate_that_is_wrong_is_corrected() -> None:
+    look_ahead = LookAhead(10_000.0)
+    look_ahead.claimed()
+    for tick in range(50):
+        look_ahead.observe(tick * 0.1, tick, was_busy=True)
+    assert look_ahead.ahead == 0
+
+
+def test_a_higher_rate_than_the_inherited_one_is_kept() -> None:
+    look_ahead = LookAhead(100.0)
+    look_ahead.observe(0.0, 0, was_busy=True)
+    look_ahead.observe(1.0, 10_000, was_busy=True)
+    look_ahead.claimed()
+    assert look_ahead.ahead == 150
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, math.inf, -1.0])
+def test_an_inherited_rate_that_is_no_rate_is_none(nonsense: float) -> None:
+    look_ahead = LookAhead(nonsense)
+    look_ahead.claimed()
+    assert look_ahead.rate == 0.0
