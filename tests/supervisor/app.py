@@ -70,6 +70,15 @@ def held_in_transaction(wf: Context, gate: str) -> str:
     return "passed"
 
 
+@registry.workflow("querying")
+def querying(wf: Context, marker: str) -> str:
+    tell("executing", "querying")
+    if not Path(marker).exists():
+        Path(marker).touch()
+        wf.tx.execute("SELECT pg_sleep(600)")
+    return "answered"
+
+
 @registry.workflow("failing")
 def failing(wf: Context, message: str) -> None:
     raise ValueError(message)

@@ -97,6 +97,23 @@ def test_runs_of_other_processes_and_those_not_begun_are_not_charged(
     ]
 
 
+def test_a_run_whose_process_dies_in_a_long_query_is_executed_again_at_once(
+    app: StartApp, tmp_path: Path
+) -> None:
+    supervised = app("--only", "querying")
+    begin(supervised.dsn, "querying", str(tmp_path / "asked"))
+    first = supervised.expect("executing", "querying")
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'"
+    wait_until(lambda: execute(supervised.dsn, asleep), what="it waits for the answer")
+    os.kill(first["pid"], signal.SIGKILL)
+    supervised.expect("executing", "querying")
+    wait_until(
+        lambda: execute(supervised.dsn, "SELECT 1 FROM flows.runs WHERE status = 'completed'"),
+        what="the run is completed",
+    )
+    assert execute(supervised.dsn, "SELECT crashes FROM flows.runs") == [(1,)]
+
+
 def test_nobody_is_charged_when_the_supervisor_stops_at_once(app: StartApp, gate: Path) -> None:
     supervised = app("--only", "held")
     begin(supervised.dsn, "held", str(gate))
