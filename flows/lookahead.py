@@ -47,9 +47,7 @@ class LookAhead:
             return
         rate = (finished - self._finished) / elapsed
         if was_busy or rate > self._rate:
-            # The first one counts whole: there is nothing to smooth it with.
-            weight = SMOOTHING if self._rate else 1.0
-            self._rate += weight * (rate - self._rate)
+            self._rate += SMOOTHING * (rate - self._rate)
         self._since_s, self._finished = now_s, finished
 
     @property
