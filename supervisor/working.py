@@ -97,9 +97,7 @@ class _Watch:
         """
         self._worker, self._longest_s = worker, longest_s
         self._end.watch(self._read_fd)
-        # Daemons: a worker that cannot be stopped must not hold the process.
-        threading.Thread(target=self._work, name="worker", daemon=True).start()
-        threading.Thread(target=self._notice_ready, name="ready", daemon=True).start()
+        self._begin()
         while not self._has_ended:
             woken = self._end.wait(self._beat())
             if woken.stop:
@@ -119,6 +117,14 @@ class _Watch:
         if self._error is not None:
             raise self._error
         return ExitCode.OK
+
+    def _begin(self) -> None:
+        if self._end.board is not None:
+            # A run that stops the interpreter may be claimed before this thread goes round once.
+            self._end.board.beat(0.0)
+        # Daemons: a worker that cannot be stopped must not hold the process.
+        threading.Thread(target=self._work, name="worker", daemon=True).start()
+        threading.Thread(target=self._notice_ready, name="ready", daemon=True).start()
 
     def _beat(self) -> float:
         """Show that this thread runs, and how busy the others are; return when to do so again."""

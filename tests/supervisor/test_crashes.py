@@ -138,6 +138,17 @@ def test_a_process_that_hangs_is_killed_and_its_run_charged_with_that(
     assert step == "stall/v1"
 
 
+def test_a_process_that_hangs_with_its_first_run_is_killed_too(
+    app: StartApp, flows_dsn: str, tmp_path: Path
+) -> None:
+    begin(flows_dsn, "stalled", str(tmp_path / "marker"))
+    app("--only", "stalled")
+    charged = "SELECT cause FROM flows.crashes"
+    wait_until(lambda: execute(flows_dsn, charged), what="the run is charged", timeout_s=40)
+    [(cause,)] = execute(flows_dsn, charged)
+    assert cause.startswith("SIGKILL (no Python has run for ")
+
+
 @pytest.fixture
 def small_cgroup() -> Iterator[Path]:
     """A cgroup whose processes have 300 MB between them."""
