@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,10 +112,12 @@ class Reader:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, flows_dsn: str) -> Iterator[Reader]:
-    reader = Reader(tmp_path, flows_dsn)
-    yield reader
-    reader.stop()
+def reader(flows_dsn: str) -> Iterator[Reader]:
+    # Not tmp_path, whose name may be too long for the supervisor's socket.
+    with tempfile.TemporaryDirectory(prefix="flows-") as folder:
+        reader = Reader(Path(folder), flows_dsn)
+        yield reader
+        reader.stop()
 
 
 def check(promised: str, printed: str) -> None:
