@@ -201,8 +201,10 @@ class AsyncConnectedClient(AsyncClient):
             with self._ends.awaiting(str(as_key(run_key))) as ended:
                 while (status := (await self._await_end(run_key)).status) not in OVER:
                     pause_s = pauses.next_s(status, hears=self._ends.hears)
+                    # Not wait_for, which before Python 3.12 may lose a cancellation.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(ended.wait(), pause_s)
+                        async with asyncio.timeout(pause_s):
+                            await ended.wait()
                     ended.clear()
         return await self.output(run_key, type)
 

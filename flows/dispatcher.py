@@ -217,8 +217,11 @@ class Dispatcher:
     def _asked(self, key: str) -> None:
         """Somebody waits for the end of a run."""
         awaited = self._engine.awaited
-        if awaited is not None and key.rpartition(":")[0] in self._known:
-            awaited.add(key)
+        shard, _, run_id = key.rpartition(":")
+        if awaited is not None and shard in self._known:
+            with contextlib.suppress(ValueError):
+                # Anybody may write to the channel, and what is no key is not remembered.
+                awaited.add(f"{shard}:{uuid.UUID(run_id)}")
 
     def _serve(self, connection: Connection) -> None:
         was_busy = False

@@ -44,7 +44,7 @@ class EndListener:
         self._dsn, self._channel = dsn, channel
         self._lock = threading.Lock()
         self._waiting: dict[threading.Event, str] = {}
-        self._wake_up = WakeUp()
+        self._wake_up: WakeUp | None = None
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self.hears = False
@@ -56,7 +56,10 @@ class EndListener:
         with self._lock:
             self._waiting[ended] = key
             if self._thread is None and self._channel is not None and not self._is_stopping:
-                self._thread = threading.Thread(target=self._run, name="flows-ends", daemon=True)
+                wake_up = self._wake_up = WakeUp()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._channel, wake_up), name="flows-ends", daemon=True
+                )
                 self._thread.start()
         try:
             yield ended
@@ -65,17 +68,21 @@ class EndListener:
                 del self._waiting[ended]
 
     def close(self) -> None:
-        """End the thread, and have whoever waits look once more."""
+        """End the thread, and have whoever waits look once more; again does nothing."""
         with self._lock:
             self._is_stopping = True
-        self._wake_up.set()
-        if self._thread is not None:
+        if self._thread is not None and self._wake_up is not None:
+            self._wake_up.set()
             self._thread.join()
-        self._wake_up.close()
         self._tell(None)
 
-    def _run(self) -> None:
-        assert self._channel is not None
+    def _run(self, channel: str, wake_up: WakeUp) -> None:
+        try:
+            self._listen(channel, wake_up)
+        finally:
+            wake_up.close()
+
+    def _listen(self, channel: str, wake_up: WakeUp) -> None:
         while not self._is_stopping:
             with (
                 contextlib.suppress(psycopg.Error, DatabaseError),
@@ -83,16 +90,16 @@ class EndListener:
             ):
                 if is_pooled(connection):
                     return
-                listen(connection, self._channel)
+                listen(connection, channel)
                 self.hears = True
                 self._tell(None)
                 while not self._is_stopping:
                     for key, _ in take_notifications(connection):
                         self._tell(key)
-                    self._wake_up.wait(None, connection.fileno())
+                    wake_up.wait(None, connection.fileno())
             self.hears = False
             if not self._is_stopping:
-                self._wake_up.wait(RECONNECT_S)
+                wake_up.wait(RECONNECT_S)
 
     def _tell(self, key: str | None) -> None:
         """Wake who waits for a run; None for all."""
@@ -130,11 +137,11 @@ class AsyncEndListener:
 
     async def close(self) -> None:
         """End the task, and have whoever waits look once more."""
+        self._channel = None
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        self._channel = None
+            # Not by awaiting the task, whose end could not be told from a cancellation of this one.
+            await asyncio.wait([self._task])
         self._tell(None)
 
     async def _run(self, channel: str) -> None:

@@ -24,7 +24,7 @@ AGAIN_S = 1.0
 
 _KEEP = """
     SELECT set_config('plan_cache_mode', 'force_generic_plan', false)
-    WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus')
 """
 
 _Times = WeakKeyDictionary[psycopg.Connection[Any], float]

@@ -305,6 +305,7 @@ class Worker:
         return leases.WorkerIdentity(self._worker_id, self._supervisor_id, self._registry.names())
 
     def _start_dispatchers(self, engine: Engine) -> None:
+        board = self._board
         for workflow in self._registry:
             dispatcher = Dispatcher(
                 engine,
@@ -315,7 +316,7 @@ class Worker:
                 self._polling,
                 lambda: self._worker_id,
                 self._check_lease,
-                board := self._board,
+                board,
             )
             cells = None
             if board is not None:

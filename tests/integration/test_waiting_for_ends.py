@@ -123,6 +123,49 @@ def test_a_listener_that_is_cut_off_listens_again(runs: Runs) -> None:
         assert answers == ["Ada"]
 
 
+def test_what_is_no_key_is_not_remembered(runs: Runs) -> None:
+    running = runs.start(registry)
+    key = runs.begin(waiter, 0)
+    runs.wait_for(key, "waiting_event")
+    for asked in ("waiter_0:rubbish", "other_0:" + str(key.run_id), "", str(key)):
+        values = ("flows_run_wakeup", f"?{asked}")
+        runs.connection.execute("SELECT pg_notify(%s, %s)", values)
+    wait_until(is_asked(running, key), what="the worker has heard the last")
+    services: Any = running.worker._services
+    assert list(services.engine.awaited._keys) == [str(key)]
+
+
+@pytest.mark.parametrize("has_waited", [False, True])
+def test_a_client_may_be_closed_twice(runs: Runs, *, has_waited: bool) -> None:
+    client = Client.connect(runs.dsn)
+    if has_waited:
+        with client._ends.awaiting("some key"):
+            wait_until(lambda: client._ends.hears, what="the client listens")
+    client.close()
+    client.close()
+
+
+def test_a_task_that_closes_a_client_can_be_cancelled(runs: Runs) -> None:
+    key = runs.begin(waiter, 0)
+
+    async def cancel() -> None:
+        client = AsyncClient.connect(runs.dsn)
+        await client.open()
+        waits = asyncio.create_task(client.wait(key))
+        await asyncio.to_thread(wait_until, lambda: client._ends.hears, what="it listens")
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        closes = asyncio.create_task(client._ends.close())
+        await asyncio.sleep(0)
+        closes.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closes
+        await client.close()
+
+    asyncio.run(cancel())
+
+
 def test_a_client_that_is_closed_lets_nobody_wait(runs: Runs) -> None:
     key = runs.begin(waiter, 0)
     client = Client.connect(runs.dsn)
