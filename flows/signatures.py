@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from functools import lru_cache
 from types import FunctionType, MethodType
@@ -65,6 +66,8 @@ def step_type(step: Any) -> Any:
     annotations = getattr(target, "__annotations__", None)
     if not annotations or "return" not in annotations:
         return Any
+    if type(annotations["return"]) is type:
+        return annotations["return"]
     return _return_type(target)
 
 
@@ -73,9 +76,57 @@ def _is_coroutine_function(target: Any) -> bool:
     return inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target)
 
 
-@lru_cache(maxsize=4096)
+class _Scope:
+    """The globals of a module, told apart from others by identity."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Scope) and self.names is other.names
+
+    def __hash__(self) -> int:
+        return id(self.names)
+
+
 def _return_type(target: Any) -> Any:
-    return _resolve(f"step {_name(target)}", target, ["return"])["return"]
+    """Resolve what a step is annotated to return.
+
+    Steps are mostly functions within the workflow's, made anew by each attempt: what is remembered
+    is the annotation and its module. The function would keep all alive that it has captured.
+    """
+    written = inspect.unwrap(target)
+    if isinstance(written, FunctionType):
+        annotation = written.__annotations__.get("return", Any)
+        if _is_global(annotation, written.__code__.co_freevars):
+            try:
+                return _type_of(annotation, _Scope(written.__globals__))
+            except NameError:
+                pass  # told below, with the name of the step
+    return _resolve(f"step {_name(target)}", target, ["return"]).get("return", Any)
+
+
+def _is_global(annotation: Any, captured: tuple[str, ...]) -> bool:
+    """Tell whether an annotation means the same to all functions of its module."""
+    if isinstance(annotation, str):
+        return _words(annotation).isdisjoint(captured)
+    try:
+        hash(annotation)
+    except TypeError:
+        return False
+    return not captured
+
+
+@lru_cache(maxsize=4096)
+def _words(annotation: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", annotation))
+
+
+@lru_cache(maxsize=4096)
+def _type_of(annotation: Any, scope: _Scope) -> Any:
+    return _hints({"return": annotation}, scope.names, {})["return"]
 
 
 def _plain_function(function: Any) -> Any:
@@ -126,19 +177,20 @@ def _resolve(what: str, target: Any, names: list[str]) -> dict[str, Any]:
     target = inspect.unwrap(target)
     annotations = getattr(target, "__annotations__", {})
     wanted = {name: annotations[name] for name in names if name in annotations}
-    holder = type("annotations", (), {"__annotations__": wanted})
     try:
-        return typing.get_type_hints(
-            holder,
-            globalns=getattr(target, "__globals__", None),
-            localns=_enclosing(target),
-            include_extras=True,
-        )
+        return _hints(wanted, getattr(target, "__globals__", None), _enclosing(target))
     except NameError as error:
         raise ConfigError(
             f"{what}: annotation {error.name!r} does not resolve; define the type at module"
             " level and import it at run time, not only for type checking"
         ) from error
+
+
+def _hints(
+    annotations: dict[str, Any], names: dict[str, Any] | None, enclosing: dict[str, Any]
+) -> dict[str, Any]:
+    holder = type("annotations", (), {"__annotations__": annotations})
+    return typing.get_type_hints(holder, globalns=names, localns=enclosing, include_extras=True)
 
 
 def _enclosing(target: Any) -> dict[str, Any]:

@@ -28,6 +28,13 @@ def registry() -> Registry:
     def step(wf: Context) -> int:
         return wf.execute("one/v1", lambda: 1)
 
+    @registry.workflow("typed")
+    def typed(wf: Context) -> int:
+        def step() -> int:
+            return wf.attempt
+
+        return wf.execute("one/v1", step)
+
     @registry.workflow("write")
     def write(wf: Context) -> None:
         wf.tx.execute("SELECT 1")
@@ -56,7 +63,7 @@ def _no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_no_collector")
-@pytest.mark.parametrize("name", ["step", "write", "nap", "wait", "fail"])
+@pytest.mark.parametrize("name", ["step", "typed", "write", "nap", "wait", "fail"])
 def test_an_attempt_that_has_ended_is_freed_without_the_collector(
     runs: Runs, registry: Registry, name: str
 ) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
+import types
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,6 +127,62 @@ def test_a_decorated_function_keeps_its_types() -> None:
 
     assert workflow_types("render", timed(render)) == (Job, list[Job], True)
     assert step_type(timed(traced)) == list[Job]
+
+
+def test_a_step_is_not_kept_alive_with_what_it_has_captured() -> None:
+    def ask() -> weakref.ref[Job]:
+        job = Job(1)
+
+        def captures() -> Job:
+            return job
+
+        def defaults(job: Job = job) -> list[Job]:
+            return [job]
+
+        assert [step_type(captures), step_type(defaults)] == [Job, list[Job]]
+        return weakref.ref(job)
+
+    left = ask()
+    gc.collect()
+    assert left() is None
+
+
+def test_an_annotation_means_what_it_names_where_it_was_written() -> None:
+    def steps_returning(local: type) -> tuple[Any, Any]:
+        def step() -> local:  # type: ignore[valid-type]
+            return local
+
+        def steps() -> list[local]:  # type: ignore[valid-type]
+            return [local]
+
+        return step_type(step), step_type(steps)
+
+    for local in (int, Job, int):
+        assert steps_returning(local) == (local, types.GenericAlias(list, (local,)))
+
+
+def test_a_name_means_what_it_does_in_the_module_of_the_step() -> None:
+    source = "class Made: ...\ndef step() -> 'Made': ...\ndef steps() -> list['Made']: ...\n"
+    modules: list[dict[str, Any]] = [{}, {}]
+    for module in modules:
+        exec(source, module)
+    for module in modules:
+        made = module["Made"]
+        assert step_type(module["step"]) is made
+        assert step_type(module["steps"]) == types.GenericAlias(list, (made,))
+
+
+def test_an_annotation_may_be_of_any_kind() -> None:
+    def evaluated(annotation: Any) -> Any:
+        def step() -> None: ...
+
+        step.__annotations__["return"] = annotation
+        return step
+
+    unhashable = Annotated[int, []]
+    for annotation in (Job, list[Job], unhashable, Job | None):
+        assert step_type(evaluated(annotation)) == annotation
+    assert step_type(evaluated(None)) is type(None)
 
 
 def test_an_annotation_that_does_not_resolve_is_named() -> None:
