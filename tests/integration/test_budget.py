@@ -141,7 +141,8 @@ def test_claims_and_commits_keep_their_budget(
     committer = worker._services.engine.committer  # type: ignore[union-attr]
     sent = counter.round_trips("flows committer")
     with psycopg.connect(runs.dsn) as holding:
-        holding.execute("SELECT FROM flows.runs WHERE run_id = %s FOR UPDATE", (keys[0].run_id,))
+        query = "SELECT FROM flows.runs WHERE (workflow_name_shard, run_id) = (%s, %s) FOR UPDATE"
+        holding.execute(query, keys[0])
         gates[0].open()
         wait_for_lock_wait(runs.dsn)
         wait_until(

@@ -29,10 +29,10 @@ from flows import (
 from flows.database import configure, listen, take_notifications
 from flows.schema import SCHEMA_VERSION
 from tests import citus
-from tests.integration import hot_statements
 from tests.integration.command import told
 from tests.running import Runs
 from tests.statement_marks import ANY_SHARD, ONE_SHARD, WHOLE_TABLE
+from tests.statement_values import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,30 +51,6 @@ TABLES = """
 RUN_TABLES = ("cancellations", "crashes", "events", "random", "runs", "steps", "waits")
 WHOLE_TABLES = ("migrations", "schedules", "workers")
 
-# What the plans' tests have no values for.
-VALUES: dict[str, dict[str, Any]] = {
-    "backdate_runs": {"by_s": 1.0, "begun_after": None},
-    "backdate_sleeps": {"by_s": 1.0},
-    "delete_schedule": {"schedule_id": "x"},
-    "disable_schedule": {"schedule_id": "x", "error_text": None},
-    "enable_schedule": {"schedule_id": "x", "next_run_at": "2026-01-01"},
-    "insert_worker": {"workflow_names": ["a"], "host": "h", "pid": 1, "worker_id": UUID(int=99)},
-    "read_schedule": {"schedule_id": "x"},
-    "report_failed_runs": {"shards": ["demo_0", "demo_1"], "since": "2026-01-01"},
-    "report_unfinished_runs": {"shards": ["demo_0", "demo_1"]},
-    "show_schedules": {"schedule_id": None},
-    "upsert_schedule": {
-        "schedule_id": "x",
-        "cron_expr": "@every 1h",
-        "next_run_at": "2026-01-01",
-        "now": "2026-01-01",
-        **dict.fromkeys(
-            ("timezone", "input_json", "input_bytes", "catch_up", "catch_up_limit", "overlap")
-        ),
-        **dict.fromkeys(("jitter", "last_run_at", "last_shard", "last_run_id")),
-    },
-}
-
 
 def distributed(schema: str = "flows") -> list[tuple[str, str, bool]]:
     """Return what the tables of a schema should be: name, column, whether there are many shards."""
@@ -86,13 +62,6 @@ def distributed(schema: str = "flows") -> list[tuple[str, str, bool]]:
     )
 
 
-def values_of(name: str) -> dict[str, Any]:
-    hot = hot_statements.HOT.get(name)
-    group = hot_statements.group_of(hot.group) if hot is not None and hot.group else {}
-    known = hot.values if hot is not None else VALUES.get(name, hot_statements.ONE)
-    return {**hot_statements.SHARED, **group, **known}
-
-
 @pytest.fixture
 def commands(flows_dsn: str) -> Iterator[tuple[psycopg.Connection[Any], list[str]]]:
     """A connection of the engine's kind, and the commands that Citus sends to nodes for it."""
@@ -101,7 +70,11 @@ def commands(flows_dsn: str) -> Iterator[tuple[psycopg.Connection[Any], list[str
         configure(connection)
         connection.execute("SET citus.log_remote_commands = on")
         connection.add_notice_handler(
-            lambda notice: sent.append((notice.message_primary or "").removeprefix("issuing "))
+            lambda notice: (
+                sent.append((notice.message_primary or "").removeprefix("issuing "))
+                if (notice.message_primary or "").startswith("issuing ")
+                else None
+            )
         )
         yield connection, sent
 

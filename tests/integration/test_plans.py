@@ -242,3 +242,24 @@ def test_every_statement_is_hot_or_cold() -> None:
     folder = Path(flows.sql.__file__).parent / "queries"
     assert {path.stem for path in folder.glob("*.sql")} == {*HOT, *COLD}
     assert not set(HOT) & set(COLD)
+
+
+def test_what_is_returned_of_a_write_calls_no_function_that_may_change(server_dsn: str) -> None:
+    """Citus refuses others: what they give might differ from node to node."""
+    called = {
+        (name, function)
+        for name in (*HOT, *COLD)
+        for clause in re.findall(
+            r"\bRETURNING\b(.*?)(?:\n\)|\Z)", sql.load(name).decode(), re.DOTALL
+        )
+        for function in re.findall(r"\b(\w+)\(", clause)
+    }
+    assert called
+    query = """
+        SELECT proname::text FROM pg_proc
+        WHERE proname = ANY(%s) AND pronamespace = 'pg_catalog'::regnamespace AND provolatile <> 'i'
+    """
+    with psycopg.connect(server_dsn) as connection:
+        rows = connection.execute(query, (sorted({function for _, function in called}),)).fetchall()
+    changing = {function for (function,) in rows}
+    assert sorted(one for one in called if one[1] in changing) == []

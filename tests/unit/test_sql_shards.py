@@ -13,6 +13,7 @@ import pytest
 
 from flows import sql
 from tests.statement_marks import ANY_SHARD, NO_TABLE, ONE_SHARD, WHOLE_TABLE
+from tests.statement_values import values_of
 
 RUN_TABLES = {"runs", "steps", "waits", "events", "random", "crashes", "cancellations"}
 WHOLE_TABLES = {"schedules", "workers", "migrations"}
@@ -118,3 +119,9 @@ def test_a_statement_of_no_table_mentions_none(name: str) -> None:
 )
 def test_a_table_that_is_not_held_to_the_shard_is_found(statement: str) -> None:
     assert faults(statement)
+
+
+@pytest.mark.parametrize("name", sorted([*ONE_SHARD, *ANY_SHARD, *WHOLE_TABLE]))
+def test_there_are_values_for_a_statement_that_citus_is_asked(name: str) -> None:
+    wanted = set(re.findall(r"%\((\w+)\)s", sql.load(name).decode()))
+    assert wanted <= set(values_of(name))

@@ -67,28 +67,33 @@ claimed AS (
       AND r.run_id = due.run_id
     RETURNING
         r.run_id, r.claim, r.attempts, r.is_suspect, r.input_json, r.input_bytes, r.codec,
-        r.deadline, coalesce(r.next_wake_at, r.created_at) AS due_at, r.priority, due.is_fresh,
-        65536 < coalesce(octet_length(r.input_bytes), 0) + CASE
-            WHEN pg_column_size(r.input_json) BETWEEN 1000 AND 16384
-                THEN octet_length(r.input_json::text)
-            ELSE coalesce(pg_column_size(r.input_json), 0)
-                * CASE WHEN pg_column_size(r.input_json) > 16384 THEN 5 ELSE 1 END
-        END AS is_heavy,
-        r.trace_context
+        r.deadline, r.trace_context, coalesce(r.next_wake_at, r.created_at) AS due_at, r.priority,
+        due.is_fresh
+),
+weighed AS MATERIALIZED (
+    SELECT
+        claimed.*,
+        65536 < coalesce(octet_length(claimed.input_bytes), 0) + CASE
+            WHEN pg_column_size(claimed.input_json) BETWEEN 1000 AND 16384
+                THEN octet_length(claimed.input_json::text)
+            ELSE coalesce(pg_column_size(claimed.input_json), 0)
+                * CASE WHEN pg_column_size(claimed.input_json) > 16384 THEN 5 ELSE 1 END
+        END AS is_heavy
+    FROM claimed
 )
 SELECT
-    claimed.run_id::text,
-    claimed.claim,
-    claimed.attempts,
-    claimed.is_suspect,
-    CASE WHEN NOT claimed.is_heavy THEN claimed.input_json END,
-    CASE WHEN NOT claimed.is_heavy THEN claimed.input_bytes END,
-    claimed.codec,
+    weighed.run_id::text,
+    weighed.claim,
+    weighed.attempts,
+    weighed.is_suspect,
+    CASE WHEN NOT weighed.is_heavy THEN weighed.input_json END,
+    CASE WHEN NOT weighed.is_heavy THEN weighed.input_bytes END,
+    weighed.codec,
     extract(epoch FROM
-        claimed.deadline - coalesce(%(now)s::timestamptz, statement_timestamp())
+        weighed.deadline - coalesce(%(now)s::timestamptz, statement_timestamp())
     )::float8,
-    claimed.is_fresh,
-    claimed.is_heavy,
-    claimed.trace_context
-FROM claimed
-ORDER BY greatest(0, claimed.priority) DESC, claimed.due_at
+    weighed.is_fresh,
+    weighed.is_heavy,
+    weighed.trace_context
+FROM weighed
+ORDER BY greatest(0, weighed.priority) DESC, weighed.due_at
