@@ -106,8 +106,16 @@ def _estimate(connection: Connection, schema: str, shard: str, status: str) -> i
     explain = b"EXPLAIN (FORMAT JSON) " + sql.load("estimate_runs", schema)
     row = connection.execute(explain, {"shard": shard, "status": status}, prepare=False).fetchone()
     assert row is not None
-    plan = json.loads(row[0]) if isinstance(row[0], str | bytes) else row[0]
-    return int(plan[0]["Plan"]["Plan Rows"])
+    return _planned_rows(json.loads(row[0]) if isinstance(row[0], str | bytes) else row[0])
+
+
+def _planned_rows(explained: Any) -> int:
+    plan = explained[0]["Plan"]
+    if "Distributed Query" not in plan:
+        return int(plan["Plan Rows"])
+    # Citus says nothing itself: the plan of the node that has the shard is within.
+    tasks = plan["Distributed Query"]["Job"]["Tasks"]
+    return sum(_planned_rows(remote) for task in tasks for remote in task["Remote Plan"])
 
 
 def _together(name: str, parts: list[_ShardStats], window_s: float) -> WorkflowStats:

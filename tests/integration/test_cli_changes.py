@@ -14,7 +14,7 @@ from flows import Context, Registry, RunKey
 from flows.cli.run_changes import BATCH
 from flows.supervisor.exits import ExitCode
 from tests.integration.command import flows, refused, start_flows, told
-from tests.waiting import DEADLINE_S, wait_until
+from tests.waiting import DEADLINE_S, wait_for_lock_wait
 
 if TYPE_CHECKING:
     from tests.running import Runs
@@ -177,11 +177,11 @@ def test_a_run_is_cancelled_by_its_key(runs: Runs) -> None:
 def test_a_run_that_is_executed_is_asked_to_end_and_not_waited_for(runs: Runs) -> None:
     keys = many(runs, 2, "running")
     with psycopg.connect(runs.dsn) as attempt:
-        attempt.execute("SELECT 1 FROM flows.runs WHERE run_id = %s FOR UPDATE", (keys[0].run_id,))
         # FOR NO KEY UPDATE is what an attempt holds; a key share passes it.
-        attempt.rollback()
         attempt.execute(
-            "SELECT 1 FROM flows.runs WHERE run_id = %s FOR NO KEY UPDATE", (keys[0].run_id,)
+            "SELECT 1 FROM flows.runs WHERE workflow_name_shard = %s AND run_id = %s"
+            " FOR NO KEY UPDATE",
+            keys[0],
         )
         said = told("runs", "cancel", "--workflow", "demo", "--yes", "--dsn", runs.dsn)
     assert said == "0 cancelled, 2 being executed asked to end\n"
@@ -245,13 +245,12 @@ def test_ctrl_c_ends_between_batches_and_says_how_far_it_got(runs: Runs) -> None
         newest_of_the_second_batch,
     )
     with psycopg.connect(runs.dsn) as holder:
-        holder.execute("SELECT 1 FROM flows.cancellations FOR UPDATE")
-        process = start_flows("runs", "retry", "--workflow", "demo", "--yes", "--dsn", runs.dsn)
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        holder.execute(
+            "SELECT 1 FROM flows.cancellations WHERE workflow_name_shard = %s FOR UPDATE",
+            (keys[0].workflow_name_shard,),
         )
-        wait_until(lambda: runs.rows(waiting) == [(1,)], what="the second batch waits")
+        process = start_flows("runs", "retry", "--workflow", "demo", "--yes", "--dsn", runs.dsn)
+        wait_for_lock_wait(runs.dsn)
         process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == ExitCode.INTERRUPTED

@@ -12,6 +12,7 @@ import pytest
 from flows.cli import diagnosis
 from flows.cli.diagnosis import Due, Finding
 from flows.cli.examination import expected_indexes
+from tests.citus import not_on_citus
 from tests.integration.command import flows
 from tests.postgres import new_database
 
@@ -98,6 +99,7 @@ def test_runs_that_nobody_takes_or_gives_back_are_found(own_dsn: str) -> None:
     assert (code, set(faults), faults["workers"].level) == (1, {"workers"}, "warning")
 
 
+@not_on_citus("dead rows are on the nodes, where nothing is asked")
 def test_dead_rows_and_broken_schedules_are_warnings(own_dsn: str) -> None:
     change(
         own_dsn,

@@ -15,6 +15,7 @@ from flows.claims import claim_runs
 from flows.crashes import Charge, Charged, Suspect, charge
 from flows.database import connect
 from flows.leases import release_worker
+from tests.citus import not_on_citus
 from tests.running import Gate
 from tests.waiting import DEADLINE_S, wait_until
 
@@ -66,6 +67,7 @@ def test_suspects_are_charged_and_the_others_are_not(runs: Runs) -> None:
     )
 
 
+@not_on_citus("a row cannot go to another shard")
 def test_suspects_are_found_in_whatever_shard_they_are(runs: Runs) -> None:
     # Forked, begun with an idempotency key, or before the number of shards was changed.
     runs.begin("demo")

@@ -11,7 +11,7 @@ from psycopg import IsolationLevel
 
 from flows import Client, Context, DBConfig, Registry, RunKey
 from flows.errors import ConfigError
-from tests.waiting import wait_until
+from tests.waiting import wait_for_lock_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,11 +109,7 @@ def begin_while_another_is_about_to(runs: Runs, *, commits: bool) -> tuple[RunKe
         first = client.begin_tx(tx, charge, 1, idempotency_key="order 1")
         thread = threading.Thread(target=begin)
         thread.start()
-        blocked = (
-            "SELECT pid FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0"
-            " AND application_name = 'flows client'"
-        )
-        wait_until(lambda: runs.rows(blocked), what="the second one waits")
+        wait_for_lock_wait(runs.dsn)
         if commits:
             tx.commit()
         else:

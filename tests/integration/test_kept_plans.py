@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows import Context, Registry
+from tests.citus import not_on_citus
 from tests.running import Runs
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = not_on_citus("no plans are kept")
 
 MANY = 20_000
 LATER = """
