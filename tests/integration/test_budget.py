@@ -141,8 +141,10 @@ def test_claims_and_commits_keep_their_budget(
     committer = worker._services.engine.committer  # type: ignore[union-attr]
     sent = counter.round_trips("flows committer")
     with psycopg.connect(runs.dsn) as holding:
-        query = "SELECT FROM flows.runs WHERE (workflow_name_shard, run_id) = (%s, %s) FOR UPDATE"
-        holding.execute(query, keys[0])
+        holding.execute(
+            "SELECT 1 FROM flows.runs WHERE workflow_name_shard = %s AND run_id = %s FOR UPDATE",
+            keys[0],
+        )
         gates[0].open()
         wait_for_lock_wait(runs.dsn)
         wait_until(

@@ -13,6 +13,7 @@ import pytest
 from flows import Context, Registry
 from flows.claims import Claimed, claim_runs
 from flows.database import connect
+from tests.citus import not_on_citus
 from tests.crash.holds import Hold
 from tests.reference import ReferenceClient, reference_attempt
 from tests.running import Gate, Runs
@@ -77,6 +78,7 @@ def test_a_run_that_we_execute_is_not_claimed_by_the_reference(
     runs.wait_for(key, "completed")
 
 
+@not_on_citus("the sleep of the reference is refused, which writes the clock's time")
 def test_a_run_goes_from_the_reference_to_us_and_back(
     runs: Runs, reference: ReferenceClient
 ) -> None:

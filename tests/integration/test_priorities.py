@@ -89,7 +89,9 @@ def test_a_run_that_another_has_locked_is_passed_over(runs: Runs) -> None:
     first, second, last = (begin(runs, 0, priority=priority) for priority in (9, 5, 0))
     with psycopg.connect(runs.dsn) as other:
         other.execute(
-            "SELECT 1 FROM flows.runs WHERE run_id = %s FOR NO KEY UPDATE", (first.run_id,)
+            "SELECT 1 FROM flows.runs WHERE workflow_name_shard = %s AND run_id = %s"
+            " FOR NO KEY UPDATE",
+            first,
         )
         assert claim(runs, 3) == [str(second.run_id), str(last.run_id)]
     assert claim(runs, 3) == [str(first.run_id)]

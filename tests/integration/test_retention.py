@@ -101,7 +101,10 @@ def test_many_are_deleted_in_pages_and_the_pass_ends_at_young_runs(runs: Runs) -
 def test_a_run_that_somebody_holds_is_left_and_not_waited_for(runs: Runs) -> None:
     held, _ = put(runs, "failed", "40 days", count=2)
     with psycopg.connect(runs.dsn) as holder:
-        holder.execute("SELECT 1 FROM flows.runs WHERE run_id = %s FOR UPDATE", (held.run_id,))
+        holder.execute(
+            "SELECT 1 FROM flows.runs WHERE workflow_name_shard = %s AND run_id = %s FOR UPDATE",
+            held,
+        )
         said = told("prune", "--older-than", "30d", "--yes", "--dsn", runs.dsn)
     assert said == "1 run deleted\n"
     assert kept(runs) == {str(held)}

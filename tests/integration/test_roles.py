@@ -142,7 +142,7 @@ FORBIDDEN: dict[str, list[str]] = {
         "INSERT INTO flows.runs DEFAULT VALUES",
         "UPDATE flows.runs SET status = 'failed'",
         "DELETE FROM flows.runs",
-        "SELECT 1 FROM flows.runs FOR KEY SHARE",
+        "SELECT 1 FROM flows.runs WHERE workflow_name_shard = 'demo_0' FOR KEY SHARE",
         "CREATE TABLE flows.mine (n int)",
     ],
 }
