@@ -72,9 +72,7 @@ def test_fewer_shards_are_refused_while_runs_in_the_others_are_unfinished(
     if how in ("sleep", "wait"):
         of_four.execute_due(demo_registry())
     if how == "running":
-        of_four.connection.execute(
-            "UPDATE flows.runs SET status = 'running', worker_id = gen_random_uuid()"
-        )
+        of_four.connection.execute("UPDATE flows.runs SET status = 'running', worker_id = run_id")
     registered = "SELECT count(*) FROM flows.workers"
     before = of_four.rows(registered)
     for count in (1, 3):
