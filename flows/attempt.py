@@ -21,6 +21,7 @@ from flows import payloads, run_logging, tracing
 from flows.clock import monotonic, seconds
 from flows.context import Context
 from flows.database import is_interruption
+from flows.details import details_of
 from flows.errors import (
     ContextError,
     PayloadError,
@@ -29,7 +30,7 @@ from flows.errors import (
     TerminalError,
     WorkflowPanicError,
 )
-from flows.failures import describe, stack_of
+from flows.failures import describe, first_line, stack_of
 from flows.journal import Journal
 from flows.limits import Limits
 from flows.records import Outcome, OutcomeKind
@@ -50,8 +51,6 @@ __all__ = ["Attempt"]
 
 INTERRUPTION_PAUSE_S = (0.25, 60.0)
 MAX_REMEMBERED = 1000
-MAX_LOGGED = 200
-"""Characters of an error that are logged; `error_text` has them all."""
 
 _ABORTED = (
     "a statement on wf.tx had failed, so nothing of it could be committed; put statements that"
@@ -86,7 +85,10 @@ class Attempt:
         self._journal = Journal(engine, run, workflow.commit)
         self._transaction = self._journal.transaction
         self._limits = Limits(engine, self._transaction, run.deadline_s, self._end_from_outside)
-        self._context = Context(engine, workflow, run, self._journal, self._limits, cell)
+        self._details = details_of(engine.logger, run.run_id)
+        self._context = Context(
+            engine, workflow, run, self._journal, self._limits, cell, self._details
+        )
         self._on_given_up = on_given_up
         self._began_s = 0.0
         self._span: TracedSpan | None = None
@@ -108,12 +110,17 @@ class Attempt:
         if self._cell is not None:
             run = self._run
             self._cell.begin(run.run_id, run.claim, run.attempts + 1, run.deadline_s)
-        span = self._span = tracing.open_attempt(self._workflow.name, self._run)
-        if span is None:
-            self._execute()
-        else:
-            with span:
+        name, run = self._workflow.name, self._run
+        token = run_logging.scope.set(run_logging.RunScope(name, run.run_id, run.attempts + 1))
+        span = self._span = tracing.open_attempt(name, run)
+        try:
+            if span is None:
                 self._execute()
+            else:
+                with span:
+                    self._execute()
+        finally:
+            run_logging.scope.reset(token)
 
     def _execute(self) -> None:
         ended = outcome = self._outcome()
@@ -123,6 +130,8 @@ class Attempt:
             outcome = self._finish_transaction(outcome)
         self._limits.end()
         self._end_span(outcome or ended)
+        if self._details is not None:
+            self._details.end(outcome or ended)
         if outcome is not None:
             self._measure(self._journal.record)
             self._engine.committer.submit(self._journal.record, outcome)
@@ -163,10 +172,12 @@ class Attempt:
 
     def _outcome(self) -> Outcome | None:
         run = self._run
-        scope = run_logging.RunScope(self._workflow.name, run.run_id, run.attempts + 1)
-        token = run_logging.scope.set(scope)
         try:
             self._journal.read()
+            if self._details is not None:
+                memos = self._journal.memos
+                count = len(memos.steps) + len(memos.waits)
+                self._details.begin(self._workflow.name, run.attempts + 1, count)
             if self._journal.memos.is_cancelled:
                 return Outcome(OutcomeKind.CANCELLED)
             if run.deadline_s is not None:
@@ -183,7 +194,6 @@ class Attempt:
             return self._raised(panic)
         finally:
             self._context.end()
-            run_logging.scope.reset(token)
 
     def _call(self, context: Context) -> Outcome:
         workflow = self._workflow
@@ -288,7 +298,7 @@ class Attempt:
         if self._engine.abandoned.is_set():
             return Outcome(OutcomeKind.RELEASED)
         self._engine.logger.warning(
-            "run %s interrupted, to be done again: %s", self._run.run_id, reason
+            "run %s interrupted, to be done again: %s", self._run.run_id, first_line(reason)
         )
         return Outcome(OutcomeKind.RELEASED, wake_in_s=self._pause_s())
 
@@ -326,7 +336,7 @@ class Attempt:
             self._workflow.name,
             self._run.attempts + 1,
             self._workflow.run_retry.max_attempts,
-            text.partition("\n")[0][:MAX_LOGGED],
+            first_line(text),
         )
 
     def _finish_transaction(self, outcome: Outcome | None) -> Outcome | None:

@@ -25,7 +25,7 @@ import psycopg
 from flows import plans, sql, writes
 from flows.clock import monotonic
 from flows.database import connect, is_lost, is_pooled, is_transient, pipeline
-from flows.failures import describe
+from flows.failures import describe, first_line
 from flows.records import Outcome, OutcomeKind, RunRecord
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ class Committer:
                 if not is_transient(error):
                     self._split(records, error)
                     return
-                self._logger.warning("cannot commit, trying again: %s", error)
+                self._logger.warning("cannot commit, trying again: %s", first_line(error))
                 self._drop_connection(error)
                 if self._gave_up.wait(delay_s):
                     raise _StoppedError from error
@@ -288,9 +288,7 @@ class Committer:
             return
         (record,) = records
         # What comes after the first line may repeat values: DETAIL and CONTEXT.
-        self._logger.error(
-            "run %s cannot be recorded: %s", record.run_id, str(error).partition("\n")[0]
-        )
+        self._logger.error("run %s cannot be recorded: %s", record.run_id, first_line(error))
         if record.outcome is None:
             # Its attempt fails itself. A failure written from here would wait for the run's row,
             # which wf.tx may hold until the attempt ends, while that waits for us.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flows.board import Cell
     from flows.claims import ClaimedRun
     from flows.client import Client
+    from flows.details import Details
     from flows.engine import Engine
     from flows.errors import StepTimeoutError
     from flows.journal import Journal
@@ -65,6 +66,7 @@ class Context:
         journal: Journal,
         limits: Limits,
         cell: Cell | None = None,
+        details: Details | None = None,
     ) -> None:
         self._engine = engine
         self._workflow = workflow
@@ -73,7 +75,10 @@ class Context:
         self._limits = limits
         self._guard = limits.guard
         drift = DriftCheck(f"{run.shard}:{run.run_id}", workflow.on_drift, engine.logger)
-        self._steps = StepRunner(workflow.encode, journal, limits, drift, cell, engine.meter)
+        self._details = details
+        self._steps = StepRunner(
+            workflow.encode, journal, limits, drift, cell, engine.meter, details
+        )
         self._thread_id = threading.get_ident()
         self._is_ended = False
 
@@ -305,6 +310,8 @@ class Context:
                 self._journal.remember_wait(WaitRecord(wait_key, "sleep", None, is_satisfied=True))
             return
         self._journal.remember_wait(WaitRecord(wait_key, "sleep", None, is_satisfied=False))
+        if self._details is not None:
+            self._details.sleep(wait_key, wake_in_s)
         self._journal.suspend(Yielded(Outcome(OutcomeKind.SLEEPING, wake_in_s=wake_in_s)))
 
     def _wait_for_event(self, wait_key: str, event_name: str, value_type: Any) -> Any:
@@ -322,6 +329,8 @@ class Context:
             )
             return value
         self._journal.remember_wait(WaitRecord(wait_key, "event", event_name, is_satisfied=False))
+        if self._details is not None:
+            self._details.wait(wait_key, event_name)
         return self._journal.suspend(Yielded(Outcome(OutcomeKind.WAITING_EVENT)))
 
     def _wait_memo(self, wait_key: str, wait_type: str) -> WaitMemo | None:

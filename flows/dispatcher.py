@@ -31,6 +31,7 @@ from flows.claims import (
 from flows.clock import WakeUp, monotonic, seconds
 from flows.database import connect, is_pooled, is_transient, listen, take_notifications
 from flows.errors import DatabaseError
+from flows.failures import first_line
 from flows.lookahead import LookAhead
 from flows.oversight import Oversight
 from flows.shard import shard_values_for_workflow
@@ -177,7 +178,7 @@ class Dispatcher:
                 if not is_transient(error):
                     self._engine.on_failure(error)
                     return
-                self._engine.logger.warning("cannot claim, trying again: %s", error)
+                self._engine.logger.warning("cannot claim, trying again: %s", first_line(error))
                 self._wake_up.wait(delay_s)
                 delay_s = min(longest_s, delay_s * 2)
                 self._turns.suspect_all()

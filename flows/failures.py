@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import traceback
 
-__all__ = ["MAX_ERROR_CHARACTERS", "describe", "stack_of", "storable"]
+__all__ = ["MAX_ERROR_CHARACTERS", "describe", "first_line", "stack_of", "storable"]
 
 MAX_ERROR_CHARACTERS = 16_000
 """Longer texts keep their head, which names the error, and their tail, which names the place."""
+
+MAX_LOGGED = 200
+"""Characters of an error that are logged; `error_text` has them all."""
 
 
 def describe(error: BaseException) -> str:
@@ -21,6 +24,14 @@ def stack_of(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001  an error whose str() raises is still recorded
         return "".join(traceback.format_tb(error.__traceback__))
+
+
+def first_line(error: BaseException | str) -> str:
+    """Return what a log may tell of an error: its first line, and 200 characters at most.
+
+    What follows in an error of the server, as its DETAIL, may quote values of rows.
+    """
+    return str(error).partition("\n")[0][:MAX_LOGGED]
 
 
 def storable(text: str) -> str:

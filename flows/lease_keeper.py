@@ -11,6 +11,7 @@ from flows import leases
 from flows.clock import monotonic, seconds
 from flows.database import connect
 from flows.errors import DatabaseError
+from flows.failures import first_line
 
 if TYPE_CHECKING:
     import logging
@@ -74,7 +75,7 @@ class LeaseKeeper:
                 with connect(self._dsn, "flows lease keeper") as connection:
                     self._keep(connection)
             except (psycopg.Error, DatabaseError) as error:
-                self._logger.warning("cannot renew the lease, trying again: %s", error)
+                self._logger.warning("cannot renew the lease, trying again: %s", first_line(error))
                 self._judge_from_s = monotonic() + seconds(leases.LEASE)
                 self._stop.wait(1.0)
 

@@ -16,6 +16,7 @@ from flows.clock import WakeUp, monotonic
 from flows.config import SCHEDULE_REFRESH
 from flows.database import connect, is_pooled, listen, take_notifications
 from flows.errors import DatabaseError
+from flows.failures import first_line
 from flows.firing import fire_due, next_due_s
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Scheduler:
                         self._wait(connection, self._fire(connection))
                         delay_s, longest_s = _RECONNECT_S
             except (psycopg.Error, DatabaseError) as error:
-                self._logger.warning("cannot fire schedules, trying again: %s", error)
+                self._logger.warning("cannot fire schedules, trying again: %s", first_line(error))
                 self._wake_up.wait(delay_s)
                 delay_s = min(longest_s, delay_s * 2)
 

@@ -14,6 +14,7 @@ from flows.committer import Committer
 from flows.database import check_same_database, connect, is_pooled, notice_loss, parameters
 from flows.engine import Engine
 from flows.errors import FlowsError
+from flows.failures import first_line
 from flows.lease_keeper import LeaseKeeper
 from flows.stranded import check_shard_count
 from flows.timekeeper import Timekeeper
@@ -132,7 +133,8 @@ class Services:
                 leases.release_worker(connection, config, identity.worker_id, engine.notify_channel)
         except (psycopg.Error, FlowsError) as error:
             engine.logger.warning(
-                "cannot release this worker's runs, the end of its lease will: %s", error
+                "cannot release this worker's runs, the end of its lease will: %s",
+                first_line(error),
             )
         finally:
             engine.pool.close(timeout=COMMIT_GRACE_S)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flows.board import Cell
+    from flows.details import Details
     from flows.drift import DriftCheck
     from flows.journal import Journal
     from flows.limits import Limits, StepLimit
@@ -67,10 +68,12 @@ class StepRunner:
         drift: DriftCheck,
         cell: Cell | None = None,
         meter: Meter | None = None,
+        details: Details | None = None,
     ) -> None:
         """Prepare to run the steps of an attempt.
 
-        `cell` is where the present one is shown, `meter` counts the tries after the first.
+        `cell` is where the present one is shown, `meter` counts the tries after the first, and
+        `details` tells of each try.
         """
         self._encode = encode
         self._journal = journal
@@ -79,6 +82,7 @@ class StepRunner:
         self._guard = limits.guard
         self._cell = cell
         self._meter = meter
+        self._details = details
         self._trying: _Call | None = None
         self._span: TracedSpan | None = None
         self._digest = b""
@@ -99,6 +103,8 @@ class StepRunner:
         memo = self._journal.memos.steps.get(key)
         if memo is not None:
             self._drift.compare(key, self._journal.memos, encoded)
+            if self._details is not None:
+                self._details.replay(key)
             try:
                 return payloads.decode(memo, value_type)
             except PayloadError as error:
@@ -129,7 +135,10 @@ class StepRunner:
             except Exception as error:  # noqa: BLE001  the step's own, raised again below
                 failure = error
             self._trying = None
-            self._journal.remember_step(self._record(call, memo, failure))
+            record = self._record(call, memo, failure)
+            self._journal.remember_step(record)
+            if self._details is not None:
+                self._details.try_step(record)
             if failure is None:
                 return value
             is_hopeless = isinstance(failure, TerminalError | PayloadError)

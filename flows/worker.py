@@ -189,7 +189,9 @@ class Worker:
             self._wait_for_stop()
         finally:
             self.ready.clear()
+            ended = self._worker_id
             self._shut_down()
+            self._logger.info("worker %s stopped", ended)
             self._is_running = self._is_stopping = self._is_retiring = False
             self._ending = SimpleQueue()
         if self._failure is not None:

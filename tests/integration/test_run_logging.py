@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from flows import run_logging
 from flows.context import Context
 from flows.registry import Registry
-from flows.retry import RunRetryPolicy
+from flows.retry import RetryPolicy, RunRetryPolicy
 from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -117,3 +119,68 @@ def test_a_record_factory_of_the_application_is_kept(runs: Runs, kept: Kept) -> 
 
     key = runs.execute(registry, "order")
     assert kept.said == [("hello", "said by the application", str(key.run_id), 1, None)]
+
+
+def test_at_debug_an_attempt_tells_what_it_does_and_no_payload(
+    runs: Runs, kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry()
+    tried: list[int] = []
+
+    def unsure(given: str) -> str:
+        tried.append(1)
+        if len(tried) == 1:
+            raise ValueError("not yet")
+        return f"secret {given}"
+
+    @registry.workflow("order")
+    def order(wf: Context, name: str) -> str:
+        wf.execute("pack/v1", unsure, name, retry=RetryPolicy(max_retries=1))
+        wf.wait_for_event("paid/v1", "Paid")
+        wf.sleep("rest/v1", timedelta(hours=1))
+        return f"secret {name}"
+
+    caplog.set_level(logging.DEBUG, logger="flows")
+    key = runs.execute(registry, "order", "secret")
+    runs.publish(key, "Paid", "secret")
+    runs.execute_due(registry)
+
+    records = [each for each in caplog.records if each.levelno == logging.DEBUG]
+    said = [re.sub(r"\d+\.\d+", "N", each.getMessage()) for each in records]
+    assert said == [
+        f"run {key.run_id}: {line}"
+        for line in (
+            "attempt 1 of order begins, with 0 memos",
+            "step 'pack/v1' failed after N ms, try 1: ValueError: not yet",
+            "step 'pack/v1' completed after N ms",
+            "wait 'paid/v1' is for event 'Paid'",
+            "attempt ends after N ms: waiting_event",
+            "attempt 1 of order begins, with 2 memos",
+            "step 'pack/v1' has its memo",
+            "sleep 'rest/v1' has N s to go",
+            "attempt ends after N ms: sleeping",
+        )
+    ]
+    mine = ("order", str(key.run_id), 1)
+    assert {
+        (r.__dict__["workflow"], r.__dict__["run_id"], r.__dict__["attempt"]) for r in records
+    } == {mine}
+    assert "secret" not in caplog.text
+
+
+def test_a_worker_tells_when_it_is_ready_and_when_it_has_stopped(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry()
+
+    @registry.workflow("order")
+    def order(wf: Context) -> None: ...
+
+    caplog.set_level(logging.INFO, logger="flows")
+    running = runs.start(registry)
+    key = runs.begin("order")
+    runs.wait_for(key, "completed")
+    worker = running.worker.worker_id
+    running.stop()
+    said = [record.getMessage() for record in caplog.records if record.name == "flows"]
+    assert said == [f"worker {worker} ready", f"worker {worker} stopped"]

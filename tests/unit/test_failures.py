@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from flows.errors import StepPanicError, TerminalError
-from flows.failures import MAX_ERROR_CHARACTERS, describe, stack_of, storable
+from flows.failures import MAX_ERROR_CHARACTERS, describe, first_line, stack_of, storable
 
 
 class MuteError(Exception):
@@ -79,3 +79,9 @@ def test_a_text_at_the_bound_is_kept_whole() -> None:
     text = "x" * MAX_ERROR_CHARACTERS
     assert storable(text) == text
     assert storable(text + "x") != text + "x"
+
+
+def test_the_log_tells_no_more_of_an_error_than_its_first_line() -> None:
+    error = ValueError('null value in column "name"\nDETAIL:  Failing row contains (secret).')
+    assert first_line(error) == 'null value in column "name"'
+    assert len(first_line("x" * 1000)) == 200
