@@ -22,6 +22,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from flows import clock
+from flows.supervisor.console import terminals
 from flows.supervisor.crew import Crew
 from flows.supervisor.exits import ExitCode
 from flows.supervisor.happenings import ChildProcess, Died, Signalled, Told, describe_status
@@ -123,6 +124,7 @@ class Arbiter:
         self._drained = False
         self._interrupted = False
         self._give_up_s: float | None = None
+        self._terminals = terminals()
 
         self._maintenance = maintenance
         self._measuring = measuring or Measuring()
@@ -220,6 +222,10 @@ class Arbiter:
 
     def _on_signal(self, signum: signal.Signals) -> None:
         match signum:
+            case signal.SIGHUP if not self._terminals <= terminals():
+                # From the kernel, or a shell that ends with its terminal: nobody wants a reload.
+                if self._phase in (_Phase.PREPARING, _Phase.RUNNING):
+                    self._on_stop_signal(signum)
             case signal.SIGHUP | signal.SIGTTIN | signal.SIGTTOU:
                 if self._phase is _Phase.RUNNING:
                     self._on_wish(signum)

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
     from flows.supervisor.messages import Unfinished
 
-__all__ = ["LineConsole", "TerminalConsole", "describe_unfinished", "open_console"]
+__all__ = ["LineConsole", "TerminalConsole", "describe_unfinished", "open_console", "terminals"]
 
 _PROGRESS_LINE_S = 5.0
 
 _LAST_WORDS_S = 1.0
 """How long to wait at the end for a stderr that takes nothing."""
+
+
+def terminals() -> frozenset[int]:
+    """Return which of stdin, stdout and stderr are terminals now; one that was closed is none."""
+    return frozenset(fd for fd in range(3) if os.isatty(fd))
 
 
 class LineConsole:

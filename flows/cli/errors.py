@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ from flows.cli.options import DEBUG_KEY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["run_rendered"]
+__all__ = ["forget_stdout", "run_rendered"]
+
+_UNWRITABLE = {errno.ENOSPC, errno.EIO}
+"""What writing to a full disk and to a closed terminal fails with."""
 
 _INTERRUPTED = 130
 """`ExitCode.INTERRUPTED`, whose module takes a while to import."""
@@ -33,7 +37,15 @@ def run_rendered(command: click.Command, arguments: Sequence[str] | None = None)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except BrokenPipeError:
-        return _output_is_closed()
+        # The reader of a pipe has gone, as `head` does.
+        forget_stdout()
+        return 0
+    except OSError as error:
+        if error.filename is None and error.errno in _UNWRITABLE:
+            forget_stdout()
+            click.echo(f"flows: error: the output cannot be written: {error.strerror}", err=True)
+            return 1
+        return _render(error, debug=bool(settings.get(DEBUG_KEY)))
     except Exception as error:  # noqa: BLE001  the last place where an error can be told
         return _render(error, debug=bool(settings.get(DEBUG_KEY)))
     return result if isinstance(result, int) else 0
@@ -54,10 +66,8 @@ def _render(error: Exception, *, debug: bool) -> int:
     return code
 
 
-def _output_is_closed() -> int:
-    """End quietly where the reader of a pipe has gone, as `head` does."""
-    # What stands in the buffer would fail once more when the interpreter ends.
+def forget_stdout() -> None:
+    """Send what stands in the buffer nowhere: it would fail once more when the process ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
-    return 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import IO, Any
 
 import click
 
+from flows.cli.errors import forget_stdout
 from flows.cli.options import is_debug
 from flows.supervisor.exits import ExitCode
 
@@ -46,9 +46,9 @@ def write(text: str) -> None:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget_stdout()
+        forget_stdout()
     except OSError as error:
-        _forget_stdout()
+        forget_stdout()
         raise Refusal(f"the output cannot be written: {error.strerror}") from error
 
 
@@ -59,10 +59,3 @@ def as_json_text(value: Any) -> str:
     import msgspec  # noqa: PLC0415
 
     return json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=2) + "\n"
-
-
-def _forget_stdout() -> None:
-    """Send what stands in the buffer nowhere: it would fail once more when the process ends."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

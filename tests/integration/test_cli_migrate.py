@@ -119,7 +119,8 @@ def test_a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one(tmp_path: Pat
     with os.fdopen(write_fd, "wb") as pipe:
         done = flows("migrate", "--print", stdout=pipe)
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
-        code, error = refused("db", "stop", cwd=tmp_path, stdout=full)
-    assert code == ExitCode.FAILED
-    assert error == "the output cannot be written: No space left on device\n"
+    for arguments in (("db", "stop"), ("runs", "--help")):
+        with open("/dev/full", "wb") as full:  # noqa: PTH123
+            code, error = refused(*arguments, cwd=tmp_path, stdout=full)
+        assert code == ExitCode.FAILED
+        assert error == "the output cannot be written: No space left on device\n"
