@@ -40,18 +40,16 @@ def run_rendered(command: click.Command, arguments: Sequence[str] | None = None)
         # The reader of a pipe has gone, as `head` does.
         forget_stdout()
         return 0
-    except OSError as error:
-        if error.filename is None and error.errno in _UNWRITABLE:
-            forget_stdout()
-            click.echo(f"flows: error: the output cannot be written: {error.strerror}", err=True)
-            return 1
-        return _render(error, debug=bool(settings.get(DEBUG_KEY)))
     except Exception as error:  # noqa: BLE001  the last place where an error can be told
         return _render(error, debug=bool(settings.get(DEBUG_KEY)))
     return result if isinstance(result, int) else 0
 
 
 def _render(error: Exception, *, debug: bool) -> int:
+    if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
+        forget_stdout()
+        click.echo(f"flows: error: the output cannot be written: {error.strerror}", err=True)
+        return 1
     # What is not needed to say what commands there are.
     from flows.supervisor.exits import ExitCode, exit_code_for, explain  # noqa: PLC0415
 
