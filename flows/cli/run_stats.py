@@ -29,7 +29,7 @@ __all__ = ["COUNTED", "WorkflowStats", "read_stats", "table"]
 
 COUNTED = 20_000
 
-_INDEXED = ("queued", "sleeping", "running", "waiting_event", "failed")
+_INDEXED = ("queued", "sleeping", "running", "waiting_event", "failed", "cancelled")
 
 
 class WorkflowStats(msgspec.Struct, frozen=True):

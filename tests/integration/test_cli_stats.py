@@ -52,13 +52,15 @@ def test_runs_are_counted_by_workflow_and_status_over_all_shards(runs: Runs) -> 
 def test_a_large_shard_is_counted_by_indexes_and_estimates(runs: Runs) -> None:
     put(runs, 3000, "completed", "1 hour")
     put(runs, 40, "failed", "1 hour")
+    put(runs, 30, "cancelled", "1 hour")
     put(runs, 200, "queued", "1 hour")
     runs.connection.execute("ANALYZE flows.runs")
     (demo,) = read_stats(_plain(runs), "flows", RunFilter(), 60.0, limit=100)
     assert demo.counts["failed"] == 40
     assert demo.counts["queued"] == 100
     assert demo.at_least == ["queued", "sleeping"]
-    assert demo.estimated == ["cancelled", "completed"]
+    assert demo.counts["cancelled"] == 30
+    assert demo.estimated == ["completed"]
     assert 2500 < demo.counts["completed"] < 3500
     assert not demo.is_finished_exact
 
