@@ -95,3 +95,33 @@ def flows_dsn(server_dsn: str, migrated_template: str) -> Iterator[str]:
     """The DSN of a database of the test's own with the tables in place."""
     with new_database(server_dsn, template=migrated_template) as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="module")
+def used_home() -> Iterator[Path]:
+    """The home of an embedded server that ran before."""
+    from flows import embedded  # noqa: PLC0415  most tests have nothing to do with it
+    from tests.embedded_processes import project  # noqa: PLC0415
+
+    with project() as home:
+        embedded.start(home).close()
+        yield home
+
+
+@pytest.fixture
+def home(used_home: Path) -> Iterator[Path]:
+    """The home of a server that ran before and is stopped now; shared, a new one costs a second."""
+    from flows import embedded  # noqa: PLC0415
+
+    embedded.stop(used_home)
+    yield used_home
+    embedded.stop(used_home)
+
+
+@pytest.fixture
+def new_home() -> Iterator[Path]:
+    """The home of an embedded server that never ran."""
+    from tests.embedded_processes import project  # noqa: PLC0415
+
+    with project() as home:
+        yield home

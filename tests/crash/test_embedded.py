@@ -35,28 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(scope="module")
-def used_home() -> Iterator[Path]:
-    with project() as home:
-        embedded.start(home).close()
-        yield home
-
-
-@pytest.fixture
-def home(used_home: Path) -> Iterator[Path]:
-    """The home of a server that ran before and is stopped now; shared, a new one costs a second."""
-    embedded.stop(used_home)
-    yield used_home
-    embedded.stop(used_home)
-
-
-@pytest.fixture
-def new_home() -> Iterator[Path]:
-    """The home of a server that never ran."""
-    with project() as home:
-        yield home
-
-
 _KEEP = "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT 42 AS answer"
 
 

@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from tests import citus
+from tests.integration.ledger import TABLES
 from tests.postgres import new_database
 from tests.running import Runs
 
@@ -64,3 +65,10 @@ def runs(shared_dsn: str) -> Iterator[Runs]:
     runs = Runs(shared_dsn)
     yield runs
     runs.close()
+
+
+@pytest.fixture
+def ledger(runs: Runs) -> None:
+    """The business tables of `tests.integration.ledger`."""
+    for statement in TABLES:
+        runs.connection.execute(statement)

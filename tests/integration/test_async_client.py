@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from flows import AsyncClient, AsyncConnectedClient, Context, Registry, every
+from flows import AsyncClient, AsyncConnectedClient, every
 from flows.errors import (
     ConfigError,
     DatabaseError,
@@ -20,6 +20,7 @@ from flows.errors import (
     UnknownScheduleError,
 )
 from tests.citus import not_on_citus
+from tests.integration.client_app import double, registry
 from tests.pgbouncer import needs_pgbouncer, pgbouncer
 
 if TYPE_CHECKING:
@@ -29,22 +30,6 @@ if TYPE_CHECKING:
 
 MINUTE = timedelta(minutes=1)
 UNKNOWN = "double_0:0198c0de-7a11-7f00-8000-000000000000"
-registry = Registry()
-
-
-@registry.workflow("double")
-def double(wf: Context, number: int) -> int:
-    return wf.execute("double/v1", lambda: 2 * number)
-
-
-@registry.workflow("refuse")
-def refuse(wf: Context) -> None:
-    raise ValueError("not this one")
-
-
-@registry.workflow("waiter")
-def waiter(wf: Context) -> str:
-    return wf.wait_for_event("name/v1", "Name", str)
 
 
 def with_client(runs: Runs, use: Callable[[AsyncConnectedClient], Awaitable[None]]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from flows import Client, ConnectedClient, Context, Registry
+from flows import Client, ConnectedClient
 from flows.errors import (
     ConfigError,
     DatabaseError,
@@ -18,6 +18,7 @@ from flows.errors import (
     SchemaError,
     UnknownRunError,
 )
+from tests.integration.client_app import double, refuse, registry, waiter
 from tests.pgbouncer import needs_pgbouncer, pgbouncer
 
 if TYPE_CHECKING:
@@ -26,22 +27,6 @@ if TYPE_CHECKING:
     from tests.running import Runs
 
 MINUTE = timedelta(minutes=1)
-registry = Registry()
-
-
-@registry.workflow("double")
-def double(wf: Context, number: int) -> int:
-    return wf.execute("double/v1", lambda: 2 * number)
-
-
-@registry.workflow("refuse")
-def refuse(wf: Context) -> None:
-    raise ValueError("not this one")
-
-
-@registry.workflow("waiter")
-def waiter(wf: Context) -> str:
-    return wf.wait_for_event("name/v1", "Name", str)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from tests.embedded_processes import (
     execute,
     is_running,
     postgres_by_hand,
-    project,
     server_pid,
     spawn,
     wait_until_stopped,
@@ -32,28 +31,6 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def used_home() -> Iterator[Path]:
-    with project() as home:
-        embedded.start(home).close()
-        yield home
-
-
-@pytest.fixture
-def home(used_home: Path) -> Iterator[Path]:
-    """The home of a server that ran before and is stopped now; shared, a new one costs a second."""
-    embedded.stop(used_home)
-    yield used_home
-    embedded.stop(used_home)
-
-
-@pytest.fixture
-def new_home() -> Iterator[Path]:
-    """The home of a server that never ran."""
-    with project() as home:
-        yield home
 
 
 def test_a_server_is_started_joined_and_gone_after_its_last_user(home: Path) -> None:

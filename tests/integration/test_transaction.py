@@ -5,46 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from flows import Context, Registry, RetryPolicy, RunRetryPolicy
 from flows.clock import monotonic
+from tests.integration.ledger import STEPS, enter, entries, execute
 from tests.running import Gate, Runs
 from tests.waiting import wait_for_lock_wait, wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from flows import RunKey
-
-ENTRIES = "SELECT entry FROM ledger ORDER BY entry"
-STEPS = "SELECT step_key, status FROM flows.steps ORDER BY step_key"
-
-
-@pytest.fixture(autouse=True)
-def ledger(runs: Runs) -> None:
-    """Business tables."""
-    runs.connection.execute("CREATE TABLE ledger (entry text PRIMARY KEY)")
-    runs.connection.execute(
-        "CREATE TABLE items (entry text REFERENCES ledger DEFERRABLE INITIALLY DEFERRED)"
-    )
-
-
-def enter(wf: Context, entry: str) -> None:
-    wf.tx.execute("INSERT INTO ledger VALUES (%s)", (entry,))
-
-
-def execute(runs: Runs, function: Callable[[Context], Any], **options: Any) -> RunKey:
-    """Execute a run of a workflow of its own."""
-    registry = Registry()
-    return runs.execute(registry, registry.workflow("demo", **options)(function))
-
-
-def entries(runs: Runs) -> list[str]:
-    return [entry for (entry,) in runs.rows(ENTRIES)]
+pytestmark = pytest.mark.usefixtures("ledger")
 
 
 def test_writes_are_committed_with_the_outcome_and_not_before(runs: Runs) -> None:

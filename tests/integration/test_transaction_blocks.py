@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from flows import Context, ContextError, Registry, RunRetryPolicy
+from tests.integration.ledger import STEPS, enter, entries, execute
 from tests.running import Gate, Runs
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+pytestmark = pytest.mark.usefixtures("ledger")
 
-    from flows import RunKey
-
-STEPS = "SELECT step_key, status FROM flows.steps ORDER BY step_key"
 LOCKED_NOWHERE = "SELECT 1 FROM flows.runs WHERE workflow_name_shard = 'demo_0' FOR UPDATE NOWAIT"
-
-
-@pytest.fixture(autouse=True)
-def ledger(runs: Runs) -> None:
-    """Business tables."""
-    runs.connection.execute("CREATE TABLE ledger (entry text PRIMARY KEY)")
-    runs.connection.execute(
-        "CREATE TABLE items (entry text REFERENCES ledger DEFERRABLE INITIALLY DEFERRED)"
-    )
-
-
-def enter(wf: Context, entry: str) -> str:
-    wf.tx.execute("INSERT INTO ledger VALUES (%s)", (entry,))
-    return entry
-
-
-def execute(runs: Runs, function: Callable[[Context], Any], **options: Any) -> RunKey:
-    """Execute a run of a workflow of its own."""
-    registry = Registry()
-    return runs.execute(registry, registry.workflow("demo", **options)(function))
-
-
-def entries(runs: Runs) -> list[str]:
-    return [entry for (entry,) in runs.rows("SELECT entry FROM ledger ORDER BY entry")]
 
 
 def test_a_block_that_fails_is_undone_and_nothing_else(runs: Runs) -> None:

@@ -8,34 +8,13 @@ import pytest
 from psycopg.rows import dict_row
 
 from flows import Context, ContextError, Registry
+from tests.integration.ledger import ENTRIES, enter, entries, execute
 from tests.running import Runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flows import RunKey
-
-ENTRIES = "SELECT entry FROM ledger ORDER BY entry"
-
-
-@pytest.fixture(autouse=True)
-def ledger(runs: Runs) -> None:
-    """A business table."""
-    runs.connection.execute("CREATE TABLE ledger (entry text PRIMARY KEY)")
-
-
-def enter(wf: Context, entry: str) -> None:
-    wf.tx.execute("INSERT INTO ledger VALUES (%s)", (entry,))
-
-
-def execute(runs: Runs, function: Callable[[Context], Any], **options: Any) -> RunKey:
-    """Execute a run of a workflow of its own."""
-    registry = Registry()
-    return runs.execute(registry, registry.workflow("demo", **options)(function))
-
-
-def entries(runs: Runs) -> list[str]:
-    return [entry for (entry,) in runs.rows(ENTRIES)]
+pytestmark = pytest.mark.usefixtures("ledger")
 
 
 def test_rows_can_be_read_as_with_any_connection(runs: Runs) -> None:
