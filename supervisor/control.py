@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flows.supervisor.happenings import Happening
     from flows.supervisor.processes import Processes
 
-__all__ = ["ControlServer", "Reply", "Request", "bind", "default_path"]
+__all__ = ["ControlServer", "Reply", "Request", "address_of", "bind", "default_path"]
 
 _MOST_BYTES = 1 << 16
 _MOST_CLIENTS = 32
@@ -65,13 +65,20 @@ def default_path() -> Path:
     return Path(".flows") / f"supervisor-{os.getpid()}.sock"
 
 
+def address_of(path: Path) -> str:
+    """Return what to give a socket for a path: from here on, where the whole would be too long."""
+    whole = str(path)
+    return whole if len(os.fsencode(whole)) <= _LONGEST_PATH else os.path.relpath(whole)
+
+
 def bind(path: Path) -> socket.socket:
     """Return a socket that listens at a path, for this user alone.
 
     Raises:
         ConfigError: somebody listens there already, or the path cannot be used.
     """
-    if len(os.fsencode(path)) > _LONGEST_PATH:
+    address = address_of(path)
+    if len(os.fsencode(address)) > _LONGEST_PATH:
         raise ConfigError(f"--control: a socket's path has {_LONGEST_PATH} bytes at most: {path}")
     listener = socket.socket(socket.AF_UNIX)
     try:
@@ -80,7 +87,7 @@ def bind(path: Path) -> socket.socket:
         # The mode that it is made with: between that and a chmod somebody could connect.
         mask = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            listener.bind(address)
         finally:
             os.umask(mask)
         listener.listen(_MOST_CLIENTS)
@@ -99,7 +106,7 @@ def _remove_stale(path: Path) -> None:
     for each in {path, *path.parent.glob("supervisor-*.sock")}:
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(str(each))
+                probe.connect(address_of(each))
             except FileNotFoundError:
                 continue
             except ConnectionRefusedError:

@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from flows.supervisor.control import address_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -79,7 +81,7 @@ def ask(
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_ANSWER_S)
         try:
-            connection.connect(str(path))
+            connection.connect(address_of(path))
             connection.sendall(msgspec.json.encode(what) + b"\n")
             if patient:
                 connection.settimeout(None)
@@ -93,7 +95,9 @@ def ask(
         except TimeoutError as error:
             raise ControlError(f"the supervisor at {path} does not answer") from error
         except OSError as error:
-            raise ControlError(f"no supervisor answers at {path}: {error.strerror}") from error
+            raise ControlError(
+                f"no supervisor answers at {path}: {error.strerror or error}"
+            ) from error
     raise ControlError(f"the supervisor at {path} has ended")
 
 
@@ -107,7 +111,7 @@ def _is_live(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
-            probe.connect(str(path))
+            probe.connect(address_of(path))
         except OSError:
             return False
     return True

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -274,32 +273,30 @@ def test_a_path_that_is_too_long_is_refused(app: StartApp, tmp_path: Path) -> No
 def test_without_a_place_of_its_own_it_listens_in_the_folder(
     flows_dsn: str, tmp_path: Path
 ) -> None:
-    folder = Path(f"/tmp/flows-folder-{os.getpid()}")
+    # However deep that is: as a whole its path would be too long for a socket.
+    folder = tmp_path / ("x" * 120)
     folder.mkdir(mode=0o700)
     environment = {"PYTHONPATH": str(ROOT)}
-    try:
-        command = [*FLOWS, "supervise", APP, "--dsn", flows_dsn, "--only", "double"]
-        supervised = Supervised(command, tmp_path, cwd=folder, env=environment)
-        supervised.expect_said("worker double ready")
-        made = folder / ".flows"
-        assert made.stat().st_mode & 0o777 == 0o700
-        assert [path.name for path in made.iterdir()] == [f"supervisor-{supervised.pid}.sock"]
-        done = subprocess.run(
-            [*FLOWS, "status"],
-            cwd=folder,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "worker double" in done.stdout
-        supervised.send(signal.SIGTERM)
-        assert supervised.wait() == ExitCode.OK
-        assert list(made.iterdir()) == []
-        supervised.end()
-    finally:
-        shutil.rmtree(folder)
+    command = [*FLOWS, "supervise", APP, "--dsn", flows_dsn, "--only", "double"]
+    supervised = Supervised(command, tmp_path, cwd=folder, env=environment)
+    supervised.expect_said("worker double ready")
+    made = folder / ".flows"
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in made.iterdir()] == [f"supervisor-{supervised.pid}.sock"]
+    done = subprocess.run(
+        [*FLOWS, "status"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "worker double" in done.stdout
+    supervised.send(signal.SIGTERM)
+    assert supervised.wait() == ExitCode.OK
+    assert list(made.iterdir()) == []
+    supervised.end()
 
 
 def test_an_answer_larger_than_a_socket_takes_is_read_whole(control: Path) -> None:
