@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import msgspec
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from flows import clock
 from tests.crash.journey import Order, drain
+from tests.crash.proxy import connect_raw
 from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -136,8 +137,6 @@ class Gauntlet:
     """Forks workers, and stands between them and the server."""
 
     def __init__(self, dsn: str) -> None:
-        target = conninfo_to_dict(dsn)
-        self._target = f"{target['host']}/.s.PGSQL.{target.get('port') or 5432}"
         self._folder = tempfile.mkdtemp(prefix="flows-gauntlet-")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{self._folder}/.s.PGSQL.5432")
@@ -251,8 +250,7 @@ class Gauntlet:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(self._target)
+        server = connect_raw(self._server_dsn)
         link = _Link(client, server)
         self._links.append(link)
         self._selector.register(client, selectors.EVENT_READ, lambda: self._asked(link))

@@ -22,7 +22,7 @@ from tests.waiting import DEADLINE_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Intervention", "Proxy"]
+__all__ = ["Intervention", "Proxy", "connect_raw"]
 
 _PORT = 5432
 _CHUNK = 65536
@@ -64,8 +64,7 @@ class Proxy:
     """
 
     def __init__(self, dsn: str) -> None:
-        target = conninfo_to_dict(dsn)
-        self._target = (str(target.get("host", "localhost")), int(target.get("port") or _PORT))
+        self._server_dsn = dsn
         self._folder = tempfile.mkdtemp(prefix="flows-proxy-")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{self._folder}/.s.PGSQL.{_PORT}")
@@ -141,7 +140,7 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 try:
-                    server = self._connect()
+                    server = connect_raw(self._server_dsn)
                 except OSError:
                     # The server is away.
                     client.close()
@@ -152,13 +151,16 @@ class Proxy:
                 self._start(link.carry_questions)
                 self._start(link.carry_answers)
 
-    def _connect(self) -> socket.socket:
-        host, port = self._target
-        if not host.startswith("/"):
-            return socket.create_connection((host, port))
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(str(Path(host) / f".s.PGSQL.{port}"))
-        return server
+
+def connect_raw(dsn: str) -> socket.socket:
+    """Return a socket connected to the server of a DSN, to which nothing is said yet."""
+    target = conninfo_to_dict(dsn)
+    host, port = str(target.get("host", "localhost")), int(target.get("port") or _PORT)
+    if not host.startswith("/"):
+        return socket.create_connection((host, port))
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(str(Path(host) / f".s.PGSQL.{port}"))
+    return server
 
 
 class _Link:
