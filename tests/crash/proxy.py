@@ -157,7 +157,9 @@ def connect_raw(dsn: str) -> socket.socket:
     target = conninfo_to_dict(dsn)
     host, port = str(target.get("host", "localhost")), int(target.get("port") or _PORT)
     if not host.startswith("/"):
-        return socket.create_connection((host, port))
+        server = socket.create_connection((host, port))
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as libpq does
+        return server
     server = socket.socket(socket.AF_UNIX)
     server.connect(str(Path(host) / f".s.PGSQL.{port}"))
     return server
