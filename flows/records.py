@@ -32,6 +32,7 @@ class StepRecord(NamedTuple):
         error_text: type, message and traceback.
         attempts: tries so far in this attempt of the run.
         seconds: how long this try took.
+        ended_s: when it ended, on this process's monotonic clock.
     """
 
     key: str
@@ -42,6 +43,7 @@ class StepRecord(NamedTuple):
     error_text: str | None
     attempts: int
     seconds: float
+    ended_s: float
 
     @property
     def size(self) -> int:

@@ -231,6 +231,7 @@ class StepRunner:
             self._journal.suspend(Interrupted("the worker is stopping"))
 
     def _record(self, call: _Call, memo: Payload, failure: Exception | None) -> StepRecord:
+        ended_s = monotonic()
         return StepRecord(
             call.key,
             failure is None,
@@ -239,7 +240,8 @@ class StepRunner:
             self._digest,
             None if failure is None else describe(failure),
             self._tries,
-            monotonic() - self._started_s,
+            ended_s - self._started_s,
+            ended_s,
         )
 
     def _timeout(self, call: _Call) -> StepTimeoutError:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows import sql
+from flows.clock import monotonic
 from flows.records import OutcomeKind
 from flows.sql.arrays import (
     ByteaArray,
@@ -267,6 +268,7 @@ def _identify(shard: str, records: list[RunRecord]) -> dict[str, Any]:
 
 def _step_values(shard: str, steps: list[tuple[RunRecord, StepRecord]]) -> dict[str, Any]:
     memos = [step for _, step in steps]
+    now_s = monotonic()
     return {
         **_identify(shard, [record for record, _ in steps]),
         "keys": TextArray([step.key for step in memos]),
@@ -280,6 +282,7 @@ def _step_values(shard: str, steps: list[tuple[RunRecord, StepRecord]]) -> dict[
         "error_texts": TextArray([step.error_text for step in memos]),
         "attempts": Int8Array([step.attempts for step in memos]),
         "seconds": Float8Array([step.seconds for step in memos]),
+        "ages": Float8Array([max(0.0, now_s - step.ended_s) for step in memos]),
     }
 
 

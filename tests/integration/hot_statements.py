@@ -78,6 +78,7 @@ def group_of(count: int) -> dict[str, Any]:
         "input_digests": nulls,
         "attempts": [1] * count,
         "seconds": [0.5] * count,
+        "ages": [0.1] * count,
         "types": ["sleep"] * count,
         "event_names": nulls,
         "payload_json": nulls,

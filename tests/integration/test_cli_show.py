@@ -6,13 +6,15 @@ import json
 import os
 import pty
 import re
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from flows import Client, RunKey, Worker
+from flows import Client, Context, Registry, RunKey, Worker
+from flows.clock import StopSignal
 from flows.supervisor.exits import ExitCode
 from tests.integration.cli_app import Job, priced, registry
 from tests.integration.command import flows, refused, start_flows, told
@@ -100,6 +102,30 @@ def test_a_page_tells_what_the_run_is_and_what_happened_in_it(
     assert '["piece 0", "piece 1",' in " ".join(table)
     assert "whole with --json)" in " ".join(table)
     assert table[-1] == "42"
+
+
+def test_steps_stand_in_their_order_however_late_they_are_written(shared_dsn: str) -> None:
+    registry = Registry()
+
+    @registry.workflow("slow")
+    def slow(wf: Context) -> None:
+        # From here on everything is written together, at the end.
+        wf.tx.execute("SELECT 1")
+        wf.execute("z, the first/v1", lambda: 1)
+        wf.execute("m, which takes longer/v1", lambda: StopSignal().wait(0.2))
+        wf.execute("a, the last/v1", lambda: 3)
+
+    key = begin(shared_dsn, slow)
+    with Worker(registry, shared_dsn) as worker:
+        assert worker.process_one()
+    run = json.loads(told("runs", "show", str(key), "--json", "--dsn", shared_dsn))
+    assert [step["key"][0] for step in run["steps"]] == ["z", "m", "a"]
+    first, longer, last = run["steps"]
+    assert longer["seconds"] >= 0.2
+    assert max(first["seconds"], last["seconds"]) < 0.2
+    began = [datetime.fromisoformat(step["started_at"]) for step in run["steps"]]
+    assert began[2] - began[1] >= timedelta(seconds=longer["seconds"])
+    assert began[0] >= datetime.fromisoformat(run["started_at"])
 
 
 def test_the_json_has_everything_in_full(shared_dsn: str, completed: RunKey) -> None:

@@ -47,7 +47,7 @@ def memo_record(key: RunKey, claim: int) -> RunRecord:
     """Return a memo of each kind, whose value is the claim."""
     record = RunRecord(key.workflow_name_shard, str(key.run_id), claim)
     value = Payload(str(claim).encode(), None, None)
-    record.steps["a"] = StepRecord("a", True, value, value, b"digest", None, 1, 0.1)
+    record.steps["a"] = StepRecord("a", True, value, value, b"digest", None, 1, 0.1, 0.0)
     record.waits["b"] = WaitRecord("b", "event", "E", is_satisfied=True, payload=value)
     record.randoms["c"] = RandomRecord("c", "uint64", None, claim)
     return record

@@ -33,7 +33,7 @@ def record(
     for key, seconds in steps.items():
         is_kept = not key.startswith("failed")
         made.steps[key] = StepRecord(
-            key, is_kept, NO_PAYLOAD, NO_PAYLOAD, b"", None if is_kept else "why", 1, seconds
+            key, is_kept, NO_PAYLOAD, NO_PAYLOAD, b"", None if is_kept else "why", 1, seconds, 0.0
         )
     return made
 

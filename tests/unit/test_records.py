@@ -5,7 +5,7 @@ from __future__ import annotations
 from flows.payloads import NO_PAYLOAD
 from flows.records import Outcome, OutcomeKind, RandomRecord, RunRecord, StepRecord, WaitRecord
 
-STEP = StepRecord("trace", True, NO_PAYLOAD, NO_PAYLOAD, b"", None, 1, 0.1)
+STEP = StepRecord("trace", True, NO_PAYLOAD, NO_PAYLOAD, b"", None, 1, 0.1, 0.0)
 OPEN = WaitRecord("cooldown", "sleep", None, is_satisfied=False)
 OVER = WaitRecord("number", "event", "Number", is_satisfied=True)
 RANDOM = RandomRecord("salt", "uint64", None, 7)

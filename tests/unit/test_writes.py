@@ -14,7 +14,7 @@ def record_with(*sizes: int) -> RunRecord:
     for number, size in enumerate(sizes):
         output = Payload(b"x" * size, None, None)
         record.steps[f"step/{number}"] = StepRecord(
-            f"step/{number}", True, NO_PAYLOAD, output, b"", None, 1, 0.0
+            f"step/{number}", True, NO_PAYLOAD, output, b"", None, 1, 0.0, 0.0
         )
     return record
 

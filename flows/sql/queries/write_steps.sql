@@ -1,5 +1,6 @@
 -- Write what steps of one shard's runs returned or failed with. The join with the run is the
--- fence; the claim kept with each memo lets a late write of a stale claim change nothing.
+-- fence; the claim kept with each memo lets a late write of a stale claim change nothing. A memo is
+-- created when its step ends, which may be long before it is written, and in another order.
 -- Locks:  the memos; their runs for the foreign key, KEY SHARE.
 -- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see. It counts
 --         on the thousand rows of generate_series and joins by a hash, not each row with each.
@@ -12,20 +13,21 @@ SELECT
     r.workflow_name_shard, r.run_id, u.step_key, u.status,
     u.input_json, u.input_bytes, u.output_json, u.output_bytes, u.codec, u.input_digest,
     u.error_text, u.attempts, u.claim,
-    statement_timestamp() - u.seconds * interval '1 second',
-    statement_timestamp(), statement_timestamp()
+    statement_timestamp() - (u.age + u.seconds) * interval '1 second',
+    statement_timestamp() - u.age * interval '1 second', statement_timestamp()
 FROM ROWS FROM (
     unnest(
         %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(statuses)s::text[],
         %(input_json)s::jsonb[], %(input_bytes)s::bytea[],
         %(output_json)s::jsonb[], %(output_bytes)s::bytea[],
         %(codecs)s::text[], %(input_digests)s::bytea[],
-        %(error_texts)s::text[], %(attempts)s::bigint[], %(seconds)s::float8[]
+        %(error_texts)s::text[], %(attempts)s::bigint[], %(seconds)s::float8[],
+        %(ages)s::float8[]
     ),
     generate_series(1, cardinality(%(run_ids)s::uuid[]))
 ) AS u (
     run_id, claim, step_key, status, input_json, input_bytes, output_json, output_bytes,
-    codec, input_digest, error_text, attempts, seconds, number
+    codec, input_digest, error_text, attempts, seconds, age, number
 )
 JOIN flows.runs AS r
   ON r.workflow_name_shard = %(shard)s
@@ -44,5 +46,6 @@ SET status = EXCLUDED.status,
     attempts = EXCLUDED.attempts,
     claim = EXCLUDED.claim,
     started_at = EXCLUDED.started_at,
+    created_at = EXCLUDED.created_at,
     updated_at = EXCLUDED.updated_at
 WHERE s.claim <= EXCLUDED.claim
