@@ -107,13 +107,12 @@ class Attempt:
         """Run the workflow function and hand its outcome on; raises nothing of the workflow's."""
         if self._engine.meter is not None:
             self._began_s = monotonic()
-        if self._cell is not None:
-            run = self._run
-            self._cell.begin(run.run_id, run.claim, run.attempts + 1, run.deadline_s)
         name, run = self._workflow.name, self._run
+        if self._cell is not None:
+            self._cell.begin(run.run_id, run.claim, run.attempts + 1, run.deadline_s)
         token = run_logging.scope.set(run_logging.RunScope(name, run.run_id, run.attempts + 1))
-        span = self._span = tracing.open_attempt(name, run)
         try:
+            span = self._span = tracing.open_attempt(name, run)
             if span is None:
                 self._execute()
             else:
