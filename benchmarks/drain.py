@@ -10,6 +10,7 @@ import psycopg
 
 import flows
 from benchmarks.arena import fresh_schema, wait_until, worker_process
+from flows.supervisor import cores
 
 __all__ = ["drain"]
 
@@ -33,6 +34,7 @@ def drain(
     processes: int = 1,
     input: Any = 1,  # noqa: A002
     fresh: bool = True,
+    pinned: bool = False,
 ) -> float:
     """Begin `runs` of each workflow, have worker processes drain them; return all runs per second.
 
@@ -48,6 +50,7 @@ def drain(
         processes: how many for each workflow.
         input: of every run.
         fresh: whether the tables are made anew.
+        pinned: whether each process keeps to a core of its own.
     """
     config = flows.DBConfig(shard_count=shards)
     if fresh:
@@ -61,14 +64,14 @@ def drain(
         # Several processes are ready before there is work: none has a head start.
         is_alone = len(workflows) * processes == 1
         if not is_alone:
-            _start(stack, dsn, workflows * processes, concurrency, shards)
+            _start(stack, dsn, workflows * processes, concurrency, shards, pinned=pinned)
         client = flows.Client(db_config=config)
         with connection.transaction():
             for name in workflows:
                 client.begin_many_tx(connection, name, (input for _ in range(runs)))
         if is_alone:
             connection.execute("VACUUM ANALYZE flows.runs")
-            _start(stack, dsn, workflows, concurrency, shards)
+            _start(stack, dsn, workflows, concurrency, shards, pinned=pinned)
         queued = (
             "SELECT EXISTS (SELECT FROM flows.runs WHERE workflow_name_shard = ANY(%s)"
             " AND status IN ('queued', 'sleeping')"
@@ -89,7 +92,17 @@ def drain(
 
 
 def _start(
-    stack: contextlib.ExitStack, dsn: str, names: tuple[str, ...], concurrency: int, shards: int
+    stack: contextlib.ExitStack,
+    dsn: str,
+    names: tuple[str, ...],
+    concurrency: int,
+    shards: int,
+    *,
+    pinned: bool,
 ) -> None:
+    taken: list[int | None] = []
     for name in names:
-        stack.enter_context(worker_process(WORKER, dsn, name, str(concurrency), str(shards)))
+        core = cores.least_used(cores.available(), taken) if pinned else None
+        taken.append(core)
+        arguments = (name, str(concurrency), str(shards), "" if core is None else str(core))
+        stack.enter_context(worker_process(WORKER, dsn, *arguments))

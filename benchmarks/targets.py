@@ -54,8 +54,24 @@ def _msgspec_to_best_other(figures: Figures) -> float | None:
 
 OURS = "flows, concurrency 10"
 ALONE = "flows, concurrency 1"
-TWO = "flows, 2 processes"
 BARE_TWO = "bare loop, 2 processes"
+
+
+def _burning(how: str) -> list[Target]:
+    """Return the targets of W4 for processes that run as `how` says."""
+    one, two = f"flows, 1 processes{how}", f"flows, 2 processes{how}"
+    both = f"flows, two workflows side by side{how}"
+    beside = f"two workflows side by side{how}: time beside"
+    bare_one = _ratio("W4", one, "bare loop, 1 processes")
+    alone, bare_two = _ratio("W4", one, both, 2), _ratio("W4", BARE_TWO, both)
+    return [
+        Target("W4", f"1 process{how} beside a bare loop", 0.97, bare_one),
+        Target("W4", f"2 processes{how} beside 1", 1.9, _ratio("W4", two, one)),
+        Target("W4", f"2 processes{how} beside 2 bare loops", 0.95, _ratio("W4", two, BARE_TWO)),
+        Target("W4", f"{beside} one alone", 1.05, alone, at_most=True),
+        Target("W4", f"{beside} two bare loops", 1.05, bare_two, at_most=True),
+    ]
+
 
 TARGETS = [
     Target("W1", "beside pgbench, 8 clients", 2.5, _ratio("W1", OURS, "pgbench, 8 clients")),
@@ -73,28 +89,8 @@ TARGETS = [
     Target("W3", "p50", 2, _median("W3", "flows, p50"), at_most=True, unit="ms"),
     Target("W3", "p99", 6, _median("W3", "flows, p99"), at_most=True, unit="ms"),
     Target("W3", "p50 beside the best peer's", 1, _to_best_peer, at_most=True),
-    Target(
-        "W4",
-        "1 process beside a bare loop",
-        0.97,
-        _ratio("W4", "flows, 1 processes", "bare loop, 1 processes"),
-    ),
-    Target("W4", "2 processes beside 1", 1.9, _ratio("W4", TWO, "flows, 1 processes")),
-    Target("W4", "2 processes beside 2 bare loops", 0.95, _ratio("W4", TWO, BARE_TWO)),
-    Target(
-        "W4",
-        "two workflows side by side: time beside one alone",
-        1.05,
-        _ratio("W4", "flows, 1 processes", "flows, two workflows side by side", 2),
-        at_most=True,
-    ),
-    Target(
-        "W4",
-        "two workflows side by side: time beside two bare loops",
-        1.05,
-        _ratio("W4", BARE_TWO, "flows, two workflows side by side"),
-        at_most=True,
-    ),
+    *_burning(""),
+    *_burning(", pinned"),
     Target("W5", "with history beside without", 0.9, _ratio("W5", "with history", "empty tables")),
     Target("W6", "last tenth beside the first", 0.6, _ratio("W6", "last tenth", "first tenth")),
     Target(

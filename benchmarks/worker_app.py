@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import flows
 from flows.clock import monotonic
+from flows.supervisor import cores
 
 __all__ = ["burn", "main", "registry_for"]
 
@@ -80,9 +81,10 @@ def registry_for(name: str, concurrency: int) -> flows.Registry:
     return registry
 
 
-def main(dsn: str, name: str, concurrency: str = "10", shards: str = "1") -> None:
+def main(dsn: str, name: str, concurrency: str = "10", shards: str = "1", core: str = "") -> None:
     """Work until SIGTERM; print `ready` once runs can be claimed.
 
+    With a core it keeps to that, as a supervisor has the processes of a pinned workflow do.
     With `bare` for a DSN, time so many bare loops without an engine: `bare LOOPS TIMES`.
     """
     if dsn == "bare":
@@ -91,6 +93,8 @@ def main(dsn: str, name: str, concurrency: str = "10", shards: str = "1") -> Non
             burn(int(name))
         print(monotonic() - began_s)
         return
+    if core:
+        cores.keep_to(int(core))
     config = flows.DBConfig(shard_count=int(shards))
     worker = flows.Worker(registry_for(name, int(concurrency)), dsn, db_config=config)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())

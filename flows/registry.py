@@ -70,6 +70,7 @@ class Workflow(Generic[InputT, OutputT]):
         run_timeout: how long after its first claim a run fails at the latest.
         max_payload: bytes that an input, a step's input or value, or an output may take.
         retention: how long a supervisor keeps runs that have ended, None for ever.
+        pinned: whether each process under a supervisor keeps to one core.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Workflow(Generic[InputT, OutputT]):
     run_timeout: timedelta | None = None
     max_payload: int = DEFAULT_MAX_PAYLOAD
     retention: timedelta | None = None
+    pinned: bool = False
 
     def __call__(self, wf: Context, *args: InputT) -> OutputT:
         """Call the workflow function itself, as from another function; starts no run."""
@@ -143,6 +145,7 @@ class Registry:
         run_timeout: timedelta | None = None,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         retention: timedelta | None = None,
+        pinned: bool = False,
     ) -> _Decorator:
         """Register the decorated function `(wf, input) -> output` under `name`.
 
@@ -172,6 +175,9 @@ class Registry:
                 with `PayloadSizeError`.
             retention: a supervisor deletes a run, however it has ended, so long after that. By
                 default runs are kept until `flows prune` deletes them.
+            pinned: a supervisor has each process keep to one core, of its own where there are
+                enough (Linux). For steps that burn CPU in Python; programs and threads that a
+                step starts keep to that core as well.
 
         Raises:
             ConfigError: one of them cannot work, or the name is taken.
@@ -186,6 +192,7 @@ class Registry:
                 _check_count(name, what, count)
         spans = (max_age, hang_timeout, run_timeout, retention)
         _check_durations(name, dict(zip(_DURATIONS, spans, strict=True)))
+        _check_switch(name, "pinned", pinned)
         return _Decorator(
             self,
             name,
@@ -203,6 +210,7 @@ class Registry:
             run_timeout=run_timeout,
             max_payload=max_payload,
             retention=retention,
+            pinned=pinned,
         )
 
     def register(
@@ -223,6 +231,7 @@ class Registry:
         run_timeout: timedelta | None = None,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         retention: timedelta | None = None,
+        pinned: bool = False,
     ) -> Workflow[InputT, OutputT]:
         """Register an object with `name` and `run(wf, input)`; options as for `workflow`.
 
@@ -249,6 +258,7 @@ class Registry:
             run_timeout=run_timeout,
             max_payload=max_payload,
             retention=retention,
+            pinned=pinned,
         )
         return decorator(run)
 
@@ -358,6 +368,11 @@ class _Decorator:
 def _check_count(name: str, what: str, count: object) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError(f"workflow {name!r}: {what} must be a whole number from 1, not {count!r}")
+
+
+def _check_switch(name: str, what: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"workflow {name!r}: {what} must be True or False, not {value!r}")
 
 
 def _check_durations(name: str, durations: dict[str, timedelta | None]) -> None:

@@ -55,6 +55,7 @@ class RegisteredApplication:
                 None if each.hang_timeout is None else clock.seconds(each.hang_timeout),
                 each.max_crashes,
                 None if each.retention is None else clock.seconds(each.retention),
+                each.pinned,
             )
             for each in self.registry
         )

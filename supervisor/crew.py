@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from flows import clock
 from flows.ids import RunKey
 from flows.metrics import CRASHES, MAINTENANCE_RESTARTS, RECOVERY_SECONDS, RESTARTS, RUNS_ENDED
+from flows.supervisor import cores
 from flows.supervisor.blame import blame, is_crash
 from flows.supervisor.fleet import Broken, Fleet, Member, Restart, StartFailed
 from flows.supervisor.happenings import describe_status
@@ -125,12 +126,23 @@ class Crew:
         else:
             worker_id = uuid.uuid4()
             executors = self._generations.plan_of(slot.workflow).concurrency
-            job = Work(slot.workflow, worker_id, executors, slot.known_rate())
+            core = self._core_for(slot)
+            job = Work(slot.workflow, worker_id, executors, slot.known_rate(), core)
             child = self._generations.start(self._plan.order(title, job))
             number = self._generations.number
-            member = Member(slot.name, child, slot.workflow, worker_id, number)
-        self._say(f"{slot.name} started (pid {child.pid})")
+            member = Member(slot.name, child, slot.workflow, worker_id, number, core)
+        on = "" if member.core is None else f", core {member.core}"
+        self._say(f"{slot.name} started (pid {child.pid}{on})")
         return member
+
+    def _core_for(self, slot: Slot) -> int | None:
+        """Return the core for the next process of a slot: that of the one before, if it has any."""
+        assert slot.workflow is not None
+        if not self._generations.plan_of(slot.workflow).pinned:
+            return None
+        if slot.member is not None and slot.member.core is not None:
+            return slot.member.core
+        return cores.least_used(cores.available(), [each.core for each in self.fleet.crew])
 
     def start_due(self, now_s: float) -> None:
         """Start what is due."""

@@ -47,6 +47,7 @@ class Member:
         workflow: whose runs it executes; empty for maintenance.
         worker_id: its identity in the database; None for maintenance.
         generation: of the code it runs.
+        core: the only one it uses; None for any.
         ready_s: when it became ready, on the monotonic clock.
         refused: what it has said about why it cannot work.
         finishing: somebody has asked it by a signal to end.
@@ -60,6 +61,7 @@ class Member:
     workflow: str = ""
     worker_id: uuid.UUID | None = None
     generation: int = 0
+    core: int | None = None
     ready_s: float | None = None
     refused: Refused | None = None
     finishing: bool = False

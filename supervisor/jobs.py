@@ -45,6 +45,7 @@ class WorkflowPlan(msgspec.Struct, frozen=True):
         hang_timeout_s: killed when no Python has run in it for so long; None for never.
         max_crashes: a run fails when its process has died so often while it ran.
         retention_s: how long its runs are kept when they have ended; None for ever.
+        pinned: whether each of its processes keeps to one core.
     """
 
     name: str
@@ -56,6 +57,7 @@ class WorkflowPlan(msgspec.Struct, frozen=True):
     hang_timeout_s: float | None = None
     max_crashes: int = 3
     retention_s: float | None = None
+    pinned: bool = False
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -116,12 +118,14 @@ class Work(msgspec.Struct, frozen=True, tag=True):
         worker_id: the worker's identity in the database.
         executors: how many there are.
         rate: how many runs a second the process did whose place this one takes; 0 if unknown.
+        core: the number of the only core it is to use; None for any.
     """
 
     workflow: str
     worker_id: UUID
     executors: int = 1
     rate: float = 0.0
+    core: int | None = None
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):

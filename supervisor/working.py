@@ -17,6 +17,7 @@ from setproctitle import setproctitle
 
 from flows import tracing
 from flows.meter import Meter
+from flows.supervisor import cores
 from flows.supervisor.exits import ExitCode
 from flows.supervisor.messages import Finishing, Measured, Ready, Retire, Stuck
 from flows.worker import Worker
@@ -42,6 +43,8 @@ _BEATS_IN_TIMEOUT = 3
 def work(registry: Registry, order: Order, job: Work, end: ChildEnd) -> int:
     """Execute runs of one workflow until told to stop; return the exit code."""
     settings = order.settings
+    if job.core is not None:
+        cores.keep_to(job.core)
     meter = Meter(job.workflow) if settings.is_measured else None
     watch = _Watch(end, meter)
     worker = Worker(

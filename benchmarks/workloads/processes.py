@@ -15,6 +15,8 @@ __all__ = ["w4"]
 
 STEP_S = 0.02
 
+HOW = {False: "", True: ", pinned"}
+
 
 def _loops_of_a_step() -> int:
     began_s = monotonic()
@@ -33,17 +35,23 @@ def _bare_per_s(loops: int, times: int, processes: int) -> float:
 def w4(bench: Bench) -> None:
     """One step of 20 ms: bare loops, one process, two of them, and two workflows side by side.
 
-    What two bare loops reach beside one is the machine's own limit.
+    Ours are measured as they are by default, and pinned to a core each. What two bare loops reach
+    beside one is the machine's own limit.
     """
     loops, runs = _loops_of_a_step(), bench.runs(250)
     for _ in range(bench.repetitions):
         for processes in (1, 2):
             bare = partial(_bare_per_s, loops, runs, processes)
             bench.measure("W4", f"bare loop, {processes} processes", bare)
-            ours = partial(
-                drain, bench.dsn, runs * processes, 10, workflows=("cpu",), processes=processes,
-                input=loops,
-            )  # fmt: skip
-            bench.measure("W4", f"flows, {processes} processes", ours)
-        both = partial(drain, bench.dsn, runs, 10, workflows=("cpu", "cpu2"), input=loops)
-        bench.measure("W4", "flows, two workflows side by side", both)
+            for pinned, how in HOW.items():
+                ours = partial(
+                    drain, bench.dsn, runs * processes, 10, workflows=("cpu",),
+                    processes=processes, input=loops, pinned=pinned,
+                )  # fmt: skip
+                bench.measure("W4", f"flows, {processes} processes{how}", ours)
+        for pinned, how in HOW.items():
+            workflows = ("cpu", "cpu2")
+            both = partial(
+                drain, bench.dsn, runs, 10, workflows=workflows, input=loops, pinned=pinned
+            )
+            bench.measure("W4", f"flows, two workflows side by side{how}", both)

@@ -97,6 +97,7 @@ def test_a_name_that_cannot_work_is_refused(name: Any) -> None:
         ({"processes": 0}, "processes"),
         ({"processes": True}, "processes"),
         ({"max_runs": 0}, "max_runs"),
+        ({"pinned": 1}, "pinned"),
         ({"max_rss": 1.5}, "max_rss"),
         ({"max_age": 60}, "max_age"),
         ({"retention": 60}, "retention"),
