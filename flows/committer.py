@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -304,12 +305,14 @@ class Committer:
     def _write(self, records: list[RunRecord]) -> None:
         connection, schema = self._connected(), self._schema
         plans.renew(connection)
+        told = writes.notifications(records, self._channel, self._awaited)
+        statements = chain(writes.statements_for(records), told)
         began_s = monotonic()
         try:
             # Not with transaction(), which in a pipeline waits for the answer to its BEGIN.
             with pipeline(connection):
                 connection.execute("BEGIN", prepare=False)
-                sent = writes.send(connection, schema, records, self._channel, self._awaited)
+                sent = writes.send(connection, schema, statements)
                 connection.execute("COMMIT", prepare=False)
                 looks = [
                     (query, values["shard"], connection.execute(sql.load(query, schema), values))

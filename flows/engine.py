@@ -46,6 +46,7 @@ class Engine:
         meter: counts what is done here; None where nobody wants to know.
         awaited: the runs for whose end somebody waits, None where nobody asks.
         abandoned: set when attempts that still run must stop at their next primitive.
+        sends_directly: whether transactions of attempts are begun and committed by `direct`.
     """
 
     schema: str
@@ -64,3 +65,4 @@ class Engine:
     awaited: Awaited | None = None
     interruptions: Counter[str] = field(default_factory=Counter)
     abandoned: threading.Event = field(default_factory=threading.Event)
+    sends_directly: bool = True

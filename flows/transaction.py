@@ -14,13 +14,15 @@ import contextlib
 import os
 import socket
 import threading
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
+from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from flows import plans, sql, writes
+from flows import direct, plans, sql, writes
 from flows.clock import monotonic
 from flows.database import is_interruption, is_lost, pipeline
 from flows.errors import ContextError, DatabaseError
@@ -40,6 +42,9 @@ __all__ = ["REFUSED", "AttemptTransaction"]
 REFUSED = "the database would not take a memo of this run: {}"
 
 _Connection = psycopg.Connection[Any]
+
+_REMEMBERING = ("SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "LOCK", "SET")
+"""Commands after which a session still knows the statements that it has prepared."""
 
 
 class AttemptTransaction:
@@ -73,6 +78,7 @@ class AttemptTransaction:
         self._connection: _Connection | None = None
         self._is_in_step = False
         self._has_savepoint = False
+        self._is_direct = False
         self._blocks = 0
         self._stopping = threading.Lock()
         self.is_executing = False
@@ -150,7 +156,7 @@ class AttemptTransaction:
         self._is_in_step = False
         if self._connection is None or not self._has_savepoint:
             return
-        self._has_savepoint = False
+        self._has_savepoint = self._is_direct = False
         if self.interruption is None:
             with contextlib.suppress(psycopg.Error), self.watch():
                 # An error here is an interruption, which watch() has noted.
@@ -215,6 +221,7 @@ class AttemptTransaction:
                 yield transaction
             except BaseException:
                 self._undo_steps_since(kept)
+                self._is_direct = False
                 raise
             finally:
                 self._blocks -= 1
@@ -245,6 +252,15 @@ class AttemptTransaction:
             yield
         finally:
             self.end_statement()
+
+    def executed(self, tag: str | None) -> None:
+        """Note what a statement of the user's did: the session may have forgotten what it knew.
+
+        Args:
+            tag: the command tag of the server, None if there was none.
+        """
+        if tag is None or not tag.startswith(_REMEMBERING):
+            self._is_direct = False
 
     def end_statement(self) -> None:
         """No statement of the user's is under way any more."""
@@ -305,17 +321,8 @@ class AttemptTransaction:
             connection = self._engine.pool.getconn()
         except (PoolTimeout, PoolClosed) as error:
             self._suspend(Interrupted(f"no connection for wf.tx: {error}"))
-        query = sql.load("fence_run", self._engine.schema)
         try:
-            with pipeline(connection):
-                plans.renew(connection)
-                connection.execute("BEGIN", prepare=False)
-                fence = connection.execute(
-                    query, {"shard": run.shard, "run_id": run.run_id, "claim": run.claim}
-                )
-                if self._is_in_step:
-                    connection.execute("SAVEPOINT flows_step")
-            is_ours = fence.fetchone() is not None
+            is_ours = self._begin(connection)
         except BaseException:
             self._engine.pool.putconn(connection)
             raise
@@ -325,6 +332,21 @@ class AttemptTransaction:
             self._suspend(ClaimLost(f"run {run.run_id} was taken by another worker"))
         self._has_savepoint = self._is_in_step
         return connection
+
+    def _begin(self, connection: _Connection) -> bool:
+        """Begin and lock the run, in a step set its savepoint; return whether the claim holds."""
+        run, schema = self._run, self._engine.schema
+        plans.renew(connection)
+        self._is_direct = self._engine.sends_directly and not self._engine.is_pooled
+        if self._is_direct:
+            return direct.begin(connection, schema, run, savepoint=self._is_in_step)
+        values = {"shard": run.shard, "run_id": run.run_id, "claim": run.claim}
+        with pipeline(connection):
+            connection.execute("BEGIN", prepare=False)
+            fence = connection.execute(sql.load("fence_run", schema), values)
+            if self._is_in_step:
+                connection.execute("SAVEPOINT flows_step")
+        return fence.fetchone() is not None
 
     def _send(self, connection: _Connection, earlier: RunRecord, record: RunRecord) -> None:
         """Write and commit; memos from before the transaction go with it or are there already."""
@@ -336,18 +358,32 @@ class AttemptTransaction:
         record.waits = {**earlier.waits, **record.waits}
         record.randoms = {**earlier.randoms, **record.randoms}
         began_s = monotonic()
-        with pipeline(connection):
-            engine = self._engine
-            writes.send(connection, engine.schema, [record], engine.notify_channel, engine.awaited)
-            # Not commit(), which in a pipeline waits for answers to what it has not sent yet where
-            # that is more than a socket takes: megabytes of memos would hang here for ever.
-            connection.execute("COMMIT")
+        self._commit(connection, record)
         plans.took(connection, monotonic() - began_s)
         if self._engine.meter is not None:
             self._engine.meter.committed([record])
         for shard in writes.shards_to_look_at([record]):
             self._engine.on_queued(shard)
         self._look_after(connection, record)
+
+    def _commit(self, connection: _Connection, record: RunRecord) -> None:
+        engine = self._engine
+        told = writes.notifications([record], engine.notify_channel, engine.awaited)
+        statements = chain(writes.statements_for([record]), told)
+        if self._is_direct and direct.takes(record):
+            try:
+                direct.commit(connection, engine.schema, statements)
+            except pg.InvalidSqlStatementName:
+                # By a DROP behind another statement in one text, say, of which nothing is seen
+                # here. It will do so again.
+                engine.sends_directly = False
+                self._suspend(Interrupted("the session has forgotten its prepared statements"))
+            return
+        with pipeline(connection):
+            writes.send(connection, engine.schema, statements)
+            # Not commit(), which in a pipeline waits for answers to what it has not sent yet where
+            # that is more than a socket takes: megabytes of memos would hang here for ever.
+            connection.execute("COMMIT")
 
     def _roll_back(self, connection: _Connection) -> None:
         with contextlib.suppress(psycopg.Error):

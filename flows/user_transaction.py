@@ -150,11 +150,14 @@ class _AttemptCursor(psycopg.Cursor[Any]):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         with self._owner._statement(self._number):  # noqa: SLF001  the two classes are one piece
-            return super().execute(*args, **options)
+            super().execute(*args, **options)
+            self._owner._attempt.executed(self.statusmessage)  # noqa: SLF001
+        return self
 
     def executemany(self, *args: Any, **options: Any) -> None:
         with self._owner._statement(self._number):  # noqa: SLF001
             super().executemany(*args, **options)
+            self._owner._attempt.executed(self.statusmessage)  # noqa: SLF001
 
     def stream(self, *args: Any, **options: Any) -> Iterator[Any]:
         with (

@@ -23,7 +23,7 @@ from flows.sql.arrays import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import psycopg
 
@@ -35,6 +35,7 @@ __all__ = [
     "Sent",
     "Statement",
     "looks_after",
+    "notifications",
     "send",
     "shards_to_look_at",
     "statements_for",
@@ -87,34 +88,33 @@ class Sent(NamedTuple):
                     record.is_stale = record.run_id not in written
 
 
-def send(
-    connection: psycopg.Connection[Any],
-    schema: str,
-    records: Sequence[RunRecord],
-    notify_channel: str | None,
-    awaited: Awaited | None = None,
-) -> Sent:
-    """Send the records' statements in the transaction that is open on `connection`.
+def send(connection: psycopg.Connection[Any], schema: str, statements: Iterable[Statement]) -> Sent:
+    """Send statements in the transaction that is open on `connection`.
 
-    Call it in a pipeline and they travel together. Commits nothing. Other workers are told on
-    `notify_channel` of shards where a run is due now or at a known time, and who waits for a run
-    that ends is told where `awaited` says.
+    Call it in a pipeline and they travel together. Commits nothing.
     """
-    sent = Sent(
+    return Sent(
         [
             (connection.execute(sql.load(statement.query, schema), statement.values), statement)
-            for statement in statements_for(records)
+            for statement in statements
         ]
     )
+
+
+def notifications(
+    records: Sequence[RunRecord], notify_channel: str | None, awaited: Awaited | None
+) -> Iterator[Statement]:
+    """Yield the statements that tell others of what the records' statements do.
+
+    Other workers are told on `notify_channel` of shards where a run is due now or at a known time,
+    and who waits for a run that ends is told where `awaited` says.
+    """
     if notify_channel is not None:
-        notify = sql.load("notify", schema)
         for shard in sorted(shards_to_look_at(records)):
-            connection.execute(notify, {"channel": notify_channel, "payload": shard})
+            yield Statement("notify", {"channel": notify_channel, "payload": shard})
     if awaited is not None and awaited.channel is not None:
         for key in awaited.take(records):
-            values = {"channel": awaited.channel, "payload": key}
-            connection.execute(sql.load("notify", schema), values)
-    return sent
+            yield Statement("notify", {"channel": awaited.channel, "payload": key})
 
 
 def shards_to_look_at(records: Sequence[RunRecord]) -> set[str]:

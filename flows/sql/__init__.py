@@ -17,12 +17,13 @@ from importlib import resources
 
 from flows.config import DEFAULT_SCHEMA
 
-__all__ = ["citus_file", "load", "migration_files", "statements_of", "with_schema"]
+__all__ = ["citus_file", "load", "migration_files", "numbered", "statements_of", "with_schema"]
 
 _TABLE_PREFIX = re.compile(r"(?<![\w.'\"])flows\.(?=[a-z_]+)")
 _TABLE_CONSTANT = re.compile(r"(?<=')flows(?=\.[a-z_]+'::regclass)")
 _SCHEMA_NAME = re.compile(r"(?<=SCHEMA IF NOT EXISTS )flows\b")
 _END_OF_STATEMENT = re.compile(r";\s*(?:\n|\Z)")
+_PARAMETER = re.compile(r"%\((?P<name>\w+)\)s")
 _COMMENT_LINE = re.compile(r"^--[^\n]*\n", re.MULTILINE)
 
 
@@ -37,6 +38,20 @@ def load(name: str, schema: str = DEFAULT_SCHEMA) -> bytes:
     """Return the statement `queries/<name>.sql`, without its header, for the tables in `schema`."""
     text = resources.files(__name__).joinpath("queries", f"{name}.sql").read_text("utf-8")
     return with_schema(_COMMENT_LINE.sub("", text), schema).strip().encode()
+
+
+@cache
+def numbered(name: str, schema: str = DEFAULT_SCHEMA) -> tuple[bytes, tuple[str, ...]]:
+    """Return the same with parameters $1, $2 and so on, as the server has them, and their names."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match["name"] not in names:
+            names.append(match["name"])
+        return f"${names.index(match['name']) + 1}"
+
+    text = _PARAMETER.sub(number, load(name, schema).decode())
+    return text.encode(), tuple(names)
 
 
 def migration_files() -> list[tuple[int, str]]:

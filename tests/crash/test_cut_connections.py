@@ -23,6 +23,7 @@ BEFORE_AND_AFTER = pytest.mark.parametrize("is_sent", [False, True], ids=["befor
 
 CLAIM = b"claim = r.claim + 1"
 STEPS = b'INTO "flows".steps'
+FENCE = b"EXECUTE flows_fence_run"
 COMMIT = b"COMMIT"
 
 
@@ -83,7 +84,7 @@ def test_cut_at_a_commit_of_an_attempts_transaction(
     attempts: list[str] = []
     executed: list[str] = []
     registry = bookkeeping(commit, attempts, executed)
-    triggers = [STEPS, COMMIT] * number
+    triggers = [FENCE, COMMIT] * number
     severed = cut(proxy, "flows transaction", *triggers, is_sent=is_sent, answer=b"COMMIT\0")
     key = runs.begin("booking")
     runs.start(registry)
@@ -165,9 +166,7 @@ def test_cut_at_the_commit_of_a_random_value(runs: Runs, proxy: Proxy, *, is_sen
 def test_cut_when_a_transaction_is_fenced(runs: Runs, proxy: Proxy, *, is_sent: bool) -> None:
     attempts: list[str] = []
     registry = bookkeeping("attempt", attempts, [])
-    severed = cut(
-        proxy, "flows transaction", b"FOR NO KEY UPDATE", is_sent=is_sent, answer=b"SELECT 1\0"
-    )
+    severed = cut(proxy, "flows transaction", FENCE, is_sent=is_sent, answer=b"SELECT 1\0")
     key = runs.begin("booking")
     runs.start(registry)
     severed.wait()

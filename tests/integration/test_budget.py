@@ -39,7 +39,7 @@ BUDGET = {
     "claim of fresh runs": Traffic(2, 1),
     "claim of runs with a thousand memos each": Traffic(3, 2),
     "commit of one-step runs": Traffic(4, 1),
-    "a run with a statement by wf.tx": Traffic(5, 3),
+    "a run with a statement by wf.tx": Traffic(4, 3),
 }
 
 

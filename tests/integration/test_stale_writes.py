@@ -54,7 +54,7 @@ def memo_record(key: RunKey, claim: int) -> RunRecord:
 
 
 def write(connection: psycopg.Connection[Any], *records: RunRecord) -> writes.Sent:
-    sent = writes.send(connection, "flows", records, None)
+    sent = writes.send(connection, "flows", writes.statements_for(records))
     sent.mark_stale()
     return sent
 

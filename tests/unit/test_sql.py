@@ -48,6 +48,18 @@ def test_a_query_names_every_table_with_its_schema(name: str) -> None:
     assert re.search(rf'"Other"\.(?:{TABLES})\b', statement) or name in NO_TABLE
 
 
+def test_parameters_are_numbered_as_they_first_come() -> None:
+    text, names = sql.numbered("notify", "flows")
+    assert (text, names) == (b"SELECT pg_notify($1, $2)", ("channel", "payload"))
+    for query in QUERIES:
+        text, names = sql.numbered(query, "flows")
+        assert b"%(" not in text
+        assert {int(number) for number in re.findall(rb"\$(\d+)", text)} == {
+            position + 1 for position in range(len(names))
+        }
+        assert len(set(names)) == len(names)
+
+
 def test_only_names_of_tables_are_replaced() -> None:
     text = "SELECT 'flows.runs', x.flows.y FROM flows.runs; CREATE SCHEMA IF NOT EXISTS flows;"
     expected = 'SELECT \'flows.runs\', x.flows.y FROM "S".runs; CREATE SCHEMA IF NOT EXISTS "S";'
