@@ -97,12 +97,11 @@ def commit(
         psycopg.Error: it failed; the transaction is open and aborted.
     """
     pgconn, encoding = connection.pgconn, connection.info.encoding
+    # Whatever cannot be sent is found out before the pipeline begins.
+    sent = [_arguments(statement, schema, encoding) for statement in statements]
     pgconn.enter_pipeline_mode()
-    for statement in statements:
-        _, names = sql.numbered(statement.query, schema)
-        parameters = (_parameter(statement.values[name], encoding) for name in names)
-        values, formats = zip(*parameters, strict=True)
-        pgconn.send_query_prepared(_PREPARED[statement.query], values, formats)
+    for name, values, formats in sent:
+        pgconn.send_query_prepared(name, values, formats)
     pgconn.send_query_params(b"COMMIT", None)
     pgconn.pipeline_sync()
     try:
@@ -113,6 +112,16 @@ def commit(
     finally:
         if pgconn.status == ConnStatus.OK:
             pgconn.exit_pipeline_mode()
+
+
+def _arguments(
+    statement: Statement, schema: str, encoding: str
+) -> tuple[bytes, tuple[bytes | None, ...], tuple[Format, ...]]:
+    """Return the name of a prepared statement, its parameters, and their formats."""
+    _, names = sql.numbered(statement.query, schema)
+    parameters = (_parameter(statement.values[name], encoding) for name in names)
+    values, formats = zip(*parameters, strict=True)
+    return _PREPARED[statement.query], values, formats
 
 
 def _parameter(value: Any, encoding: str) -> tuple[bytes | None, Format]:

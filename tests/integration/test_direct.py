@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql as compose
 
-from flows import Context, Registry, RetryPolicy, direct
+from flows import Codec, Context, Registry, RetryPolicy, direct
 from tests.integration.ledger import STEPS, enter, entries, execute
 from tests.running import Runs
 
@@ -196,9 +196,38 @@ def test_an_error_at_commit_is_the_runs(runs: Runs, committed: list[str]) -> Non
     assert runs.error(key).startswith("psycopg.errors.ForeignKeyViolation")
 
 
-def test_a_text_that_ends_early_is_refused() -> None:
-    with pytest.raises(psycopg.DataError, match="NUL"):
-        direct._parameter("cut\0off", "utf-8")
+class CutCodec(Codec):
+    """What is behind a NUL never reaches the server."""
+
+    name = "cut"
+    storage = "jsonb"
+
+    def encode(self, value: Any) -> bytes:
+        return b"1\0" if value == 1 else b"2"
+
+    def decode(self, data: bytes, type: Any) -> Any:  # noqa: A002
+        return int(data.rstrip(b"\0"))
+
+
+def test_a_value_that_would_be_cut_off_is_refused_and_the_next_run_is_not(
+    runs: Runs, committed: list[str]
+) -> None:
+    registry = Registry()
+
+    @registry.workflow("demo", codec=CutCodec())
+    def demo(wf: Context, number: int) -> int:
+        enter(wf, f"an entry {number}")
+        return number
+
+    with runs.worker(registry) as worker:
+        for number, status in ((1, "failed"), (2, "completed")):
+            key = runs.begin("demo", number)
+            assert worker.process_one()
+            runs.wait_for(key, status)
+            if status == "failed":
+                assert "NUL" in runs.error(key)
+    assert committed == ["DataError", "committed"]
+    assert entries(runs) == ["an entry 2"]
 
 
 def test_a_session_of_another_encoding_is_served(runs: Runs, committed: list[str]) -> None:

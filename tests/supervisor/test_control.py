@@ -279,6 +279,13 @@ def test_without_a_place_of_its_own_it_listens_in_the_folder(
     environment = {"PYTHONPATH": str(ROOT)}
     command = [*FLOWS, "supervise", APP, "--dsn", flows_dsn, "--only", "double"]
     supervised = Supervised(command, tmp_path, cwd=folder, env=environment)
+    try:
+        check_folder(supervised, folder, environment)
+    finally:
+        supervised.end()
+
+
+def check_folder(supervised: Supervised, folder: Path, environment: dict[str, str]) -> None:
     supervised.expect_said("worker double ready")
     made = folder / ".flows"
     assert made.stat().st_mode & 0o777 == 0o700
@@ -296,7 +303,6 @@ def test_without_a_place_of_its_own_it_listens_in_the_folder(
     supervised.send(signal.SIGTERM)
     assert supervised.wait() == ExitCode.OK
     assert list(made.iterdir()) == []
-    supervised.end()
 
 
 def test_an_answer_larger_than_a_socket_takes_is_read_whole(control: Path) -> None:
