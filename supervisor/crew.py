@@ -140,9 +140,10 @@ class Crew:
         assert slot.workflow is not None
         if not self._generations.plan_of(slot.workflow).pinned:
             return None
-        if slot.member is not None and slot.member.core is not None:
+        available = cores.available()
+        if slot.member is not None and slot.member.core in available:
             return slot.member.core
-        return cores.least_used(cores.available(), [each.core for each in self.fleet.crew])
+        return cores.least_used(available, [each.core for each in self.fleet.crew])
 
     def start_due(self, now_s: float) -> None:
         """Start what is due."""
