@@ -27,20 +27,25 @@ _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "autovacuum": "off",  # plans and figures must not depend on when it comes by
-    "max_wal_size": "4GB",
+    "max_wal_size": "1GB",
 }
+
+MEMORY = Path("/dev/shm")  # noqa: S108  a new folder in it
+ROOM = 4 * 1024**3
+"""Bytes that must be free there."""
 
 
 @contextlib.contextmanager
 def throwaway_server() -> Iterator[str]:
     """Run a PostgreSQL of our own, and yield the DSN of its maintenance database.
 
-    It works as root too. Its watchdog removes it, also when this process is killed.
+    It works as root too. Its data are in memory where `/dev/shm` has 4 GiB free. Its watchdog
+    removes it, also when this process is killed.
 
     Raises:
         EmbeddedError: there are no PostgreSQL programs, or they do not start; says what to do.
     """
-    home = Path(tempfile.gettempdir()) / f"flows-test-{os.getpid()}-{secrets.token_hex(4)}"
+    home = _folder() / f"flows-test-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         server = embedded.start(home, throwaway=True, settings=_SETTINGS)
     except BaseException:
@@ -51,6 +56,15 @@ def throwaway_server() -> Iterator[str]:
             yield make_conninfo(server.dsn, dbname="postgres")
         finally:
             embedded.stop(home)
+
+
+def _folder() -> Path:
+    """In memory if possible: a database is 700 files, and a disk may take 0.2 s to copy them."""
+    if MEMORY.is_mount() and os.access(MEMORY, os.W_OK | os.X_OK):
+        free = os.statvfs(MEMORY)
+        if free.f_bavail * free.f_frsize >= ROOM:
+            return MEMORY
+    return Path(tempfile.gettempdir())
 
 
 @contextlib.contextmanager

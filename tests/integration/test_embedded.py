@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from flows.embedded import locks
 from flows.embedded.account import server_account
 from flows.embedded.binaries import candidate_folders, find_binaries, read_version
 from flows.errors import EmbeddedError
+from flows.testing import databases, throwaway_server
 from tests.embedded_processes import (
     data_of,
     execute,
@@ -168,6 +170,19 @@ def test_a_throwaway_server_takes_everything_with_it(new_home: Path) -> None:
         (socket_folder / "left-over").touch()
     wait_until(lambda: not new_home.exists(), what="the home is removed")
     assert not socket_folder.exists()
+
+
+def test_a_server_of_tests_is_in_memory_where_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = databases.MEMORY
+    has_room = memory.is_mount() and shutil.disk_usage(memory).free > databases.ROOM
+    for is_wanted in (True, False):
+        monkeypatch.setattr(databases, "ROOM", databases.ROOM if is_wanted else 1 << 62)
+        with throwaway_server() as dsn:
+            data = Path(execute(dsn, "SHOW data_directory"))
+        assert data.is_relative_to(memory) == (is_wanted and has_room)
+        assert not data.exists()
 
 
 @contextlib.contextmanager
