@@ -6,7 +6,6 @@ connection of Django. The libraries are not imported here: who passes their obje
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -19,14 +18,14 @@ from flows.errors import ConfigError, SchemaError
 from flows.sql import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from flows.operations import Operation
 
 __all__ = ["HasConnection", "SupportsCursor", "Tx", "execute", "execute_async"]
 
 C = TypeVar("C")
 T = TypeVar("T")
+
+_MISSING = (pg.UndefinedTable, pg.InvalidSchemaName)
 
 
 class SupportsCursor(Protocol):
@@ -60,14 +59,19 @@ def execute(operation: Operation[T], tx: Any, schema: str) -> T:
     try:
         # What is refused is refused before the transaction is touched.
         statement = next(operation)
-        with _cursor(tx) as cursor, _telling_of_the_schema(schema):
-            cursor.row_factory = tuple_row
-            while True:
-                _prepare(cursor, statement.values)
-                cursor.execute(sql.load(statement.name, schema), statement.values)
-                statement = operation.send(cursor.fetchall() if statement.is_read else [])
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # of a generator that returns T
+    with _cursor(tx) as cursor:
+        cursor.row_factory = tuple_row
+        while True:
+            _prepare(cursor, statement.values)
+            try:
+                cursor.execute(sql.load(statement.name, schema), statement.values)
+                statement = operation.send(cursor.fetchall() if statement.is_read else [])
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            except _MISSING as error:
+                raise _no_tables(schema) from error
 
 
 async def execute_async(operation: Operation[T], tx: Any, schema: str) -> T:
@@ -79,25 +83,25 @@ async def execute_async(operation: Operation[T], tx: Any, schema: str) -> T:
     """
     try:
         statement = next(operation)
-        connection = await _async_connection(tx)
-        async with psycopg.AsyncCursor(connection) as cursor:
-            with _telling_of_the_schema(schema):
-                cursor.row_factory = tuple_row
-                while True:
-                    _prepare(cursor, statement.values)
-                    await cursor.execute(sql.load(statement.name, schema), statement.values)
-                    rows = await cursor.fetchall() if statement.is_read else []
-                    statement = operation.send(rows)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # of a generator that returns T
+    connection = await _async_connection(tx)
+    async with psycopg.AsyncCursor(connection) as cursor:
+        cursor.row_factory = tuple_row
+        while True:
+            _prepare(cursor, statement.values)
+            try:
+                await cursor.execute(sql.load(statement.name, schema), statement.values)
+                rows = await cursor.fetchall() if statement.is_read else []
+                statement = operation.send(rows)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            except _MISSING as error:
+                raise _no_tables(schema) from error
 
 
-@contextlib.contextmanager
-def _telling_of_the_schema(schema: str) -> Iterator[None]:
-    try:
-        yield
-    except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
-        raise SchemaError(f"schema {schema!r} has no flows tables; run: flows migrate") from error
+def _no_tables(schema: str) -> SchemaError:
+    return SchemaError(f"schema {schema!r} has no flows tables; run: flows migrate")
 
 
 def _prepare(cursor: Any, values: dict[str, Any]) -> None:

@@ -102,10 +102,12 @@ def _tags(tags: object) -> list[str] | None:
     # A text is a collection of texts, too.
     if isinstance(tags, str) or not isinstance(tags, Collection):
         raise ConfigError(f"tags are a collection of texts, not {tags!r}")
+    if not tags:
+        return None
     chosen = sorted({check_tag(tag) for tag in tags})
     if len(chosen) > MAX_TAGS:
         raise ConfigError(f"a run has at most {MAX_TAGS} tags, not {len(chosen)}")
-    return chosen or None
+    return chosen
 
 
 def _priority(priority: object) -> int:
