@@ -18,7 +18,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from flows import payloads, run_logging, tracing
-from flows.clock import monotonic, seconds
+from flows.clock import monotonic
 from flows.context import Context
 from flows.database import is_interruption
 from flows.details import details_of
@@ -34,6 +34,7 @@ from flows.failures import describe, first_line, stack_of
 from flows.journal import Journal
 from flows.limits import Limits
 from flows.records import Outcome, OutcomeKind
+from flows.retry import wait_s
 from flows.suspension import Cancelled, ClaimLost, Interrupted, Overdue, Yielded
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ MAX_REMEMBERED = 1000
 _ABORTED = (
     "a statement on wf.tx had failed, so nothing of it could be committed; put statements that"
     " may fail into `with wf.tx.transaction():`"
+)
+_HELD = (
+    "the workflow function ended inside `with wf.tx.transaction():` or a copy, which a generator or"
+    " an ExitStack holds open, so nothing of it could be committed; end it first"
 )
 
 
@@ -125,6 +130,7 @@ class Attempt:
         ended = outcome = self._outcome()
         if self._limits.guard.is_given_up:
             return
+        self._journal.let_go()
         if self._transaction.is_open:
             outcome = self._finish_transaction(outcome)
         self._limits.end()
@@ -268,8 +274,8 @@ class Attempt:
         self._limits.end()
         where = self._limits.guard.stack()
         self._transaction.abandon()
-        failed = self._context.fail_step()
         reason = self._limits.guard.reason
+        failed = self._context.fail_step(_error_of(reason))
         what = f"run {self._run.run_id} of {self._workflow.name}"
         record = self._journal.record
         if failed is not None:
@@ -321,9 +327,10 @@ class Attempt:
         retry_in_s: float | None = None
         if failed < policy.max_attempts and not isinstance(error, TerminalError):
             try:
-                retry_in_s = seconds(policy.backoff(failed)) if policy.backoff else 0.0
+                retry_in_s = wait_s(policy.backoff, failed)
             except Exception as broken:  # noqa: BLE001  a backoff that raises ends the retries
-                text = describe(broken)
+                error.add_note(f"it is not tried again, since its backoff failed: {broken!r}")
+                text = describe(error)
         self._log_failure(text, retry_in_s)
         return Outcome(OutcomeKind.FAILED, error_text=text, wake_in_s=retry_in_s)
 
@@ -344,12 +351,14 @@ class Attempt:
         if outcome is None or outcome.kind is OutcomeKind.RELEASED:
             transaction.rollback()
             return outcome
-        if transaction.is_aborted:
+        transaction.reading.end()
+        if transaction.is_held or transaction.is_aborted:
+            reason = _HELD if transaction.is_held else _ABORTED
             transaction.rollback()
             if transaction.interruption is not None:
                 return self._released(transaction.interruption)
             is_failed = outcome.kind is OutcomeKind.FAILED
-            return outcome if is_failed else self._failure(ContextError(_ABORTED))
+            return outcome if is_failed else self._failure(ContextError(reason))
         return self._commit_transaction(outcome)
 
     def _commit_transaction(self, outcome: Outcome) -> Outcome | None:
@@ -362,9 +371,16 @@ class Attempt:
             transaction.rollback()
             return self._released(interruption)
         except Exception as error:  # noqa: BLE001  a value that cannot be sent costs the run only
-            if transaction.interruption is None and not is_interruption(error):
+            if transaction.interruption is None and not is_interruption(error, of_ours=True):
                 return self._failure(error)
             # If the connection was lost, nobody knows whether it was committed. Releasing is
             # fenced: it does nothing to a run that has its outcome.
             return self._released(error)
         return None
+
+
+def _error_of(reason: BaseException | None) -> Exception | None:
+    """Return what a step has failed with that did not end for the sake of its run."""
+    if isinstance(reason, Overdue):
+        return reason.error
+    return ContextError("the run was cancelled") if isinstance(reason, Cancelled) else None

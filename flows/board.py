@@ -205,9 +205,13 @@ class Board:
         else:
             with tempfile.TemporaryFile() as file:
                 fd = os.dup(file.fileno())
-        os.ftruncate(fd, size)
-        os.pwrite(fd, _HEADER.pack(0.0, 0.0, executors), 0)
-        os.pwrite(fd, _RATE.pack(rate), _RATE_AT)
+        try:
+            os.ftruncate(fd, size)
+            os.pwrite(fd, _HEADER.pack(0.0, 0.0, executors), 0)
+            os.pwrite(fd, _RATE.pack(rate), _RATE_AT)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
     def cell(self, index: int) -> Cell:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-_IS_FRESH, _IS_HEAVY = -3, -2
+_IS_FRESH, _IS_HEAVY = -4, -3
 """Where they are in a row of the answer."""
 
 
@@ -58,6 +58,9 @@ class ClaimedRun(NamedTuple):
             that they, and perhaps its input, did not come along.
         deadline_s: when it fails at the latest, on the monotonic clock; None for never.
         trace_context: the trace it was begun in, see `flows.tracing`; None for none.
+        later_s: how many seconds after `deadline_s` its deadline was before this claim, its first;
+            infinitely many for none. None if it has been taken before.
+        claimed_s: when the claim was answered, on the monotonic clock.
     """
 
     shard: str
@@ -69,6 +72,8 @@ class ClaimedRun(NamedTuple):
     prefetched: str | None
     deadline_s: float | None = None
     trace_context: str | None = None
+    later_s: float | None = None
+    claimed_s: float = 0.0
 
 
 class Claimed(NamedTuple):
@@ -184,7 +189,9 @@ class _Claiming:
         memos = self._memos(
             shard, [row[0] for row in rows if not row[_IS_FRESH] and not row[_IS_HEAVY]]
         )
-        for run_id, token, attempts, suspect, *stored, left_s, is_fresh, is_heavy, trace in rows:
+        claimed_s = monotonic()
+        for run_id, token, attempts, suspect, *stored in rows:
+            *payload, left_s, is_fresh, is_heavy, trace, later_s = stored
             deadline_s = None if left_s is None else now_s + left_s
             prefetched = memos.get(run_id, "") if is_heavy or not is_fresh else None
             self.runs.append(
@@ -194,10 +201,12 @@ class _Claiming:
                     token,
                     attempts,
                     suspect,
-                    Payload(*stored),
+                    Payload(*payload),
                     prefetched,
                     deadline_s,
                     trace,
+                    later_s,
+                    claimed_s,
                 )
             )
         row = sleeping.fetchone()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.codecs import JSONCodec
 from flows.config import (
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from flows.codecs import Codec
 
 __all__ = ["ClientBase", "ClientOperations"]
+
+
+_OF_CONNECTED = {
+    "begin": "begin_tx",
+    "begin_many": "begin_many_tx",
+    "publish_event": "publish_event_tx",
+    "status": "get_run_status_tx",
+    "output": "get_run_output_tx",
+    "cancel": "cancel_run_tx",
+    **dict.fromkeys(("wait", "transaction", "close")),
+}
+"""What only a client with connections of its own has, and what does the same in a transaction."""
 
 
 class ClientOperations(RunOperations, ScheduleOperations):
@@ -67,3 +79,15 @@ class ClientBase:
                 check_max_payload("a client", max_payload),
             )
         )
+
+    if not TYPE_CHECKING:  # where it would hide from type checkers what is misspelt
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to use, of what only a client with connections of its own has."""
+            mine = type(self).__name__
+            told = f"{mine!r} object has no attribute {name!r}"
+            if name in _OF_CONNECTED:
+                in_tx = _OF_CONNECTED[name]
+                instead = f"use {in_tx}(tx, …), in a workflow with wf.tx, or" if in_tx else "use"
+                told = f"{told}: it has no connection of its own; {instead} {mine}.connect(dsn)"
+            raise AttributeError(told, name=name, obj=self)

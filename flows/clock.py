@@ -12,9 +12,16 @@ import threading
 import time
 from datetime import timedelta
 
-__all__ = ["StopSignal", "WakeUp", "monotonic", "seconds", "unix_ms"]
+__all__ = ["LONGEST", "LONGEST_WAIT_S", "StopSignal", "WakeUp", "monotonic", "seconds", "unix_ms"]
 
 monotonic = time.monotonic
+
+LONGEST = timedelta(days=365_250)
+"""A thousand years: the longest duration that may be asked for. PostgreSQL cannot keep every sum of
+an instant and a `timedelta`, and Python even fewer."""
+
+LONGEST_WAIT_S = threading.TIMEOUT_MAX / 2
+"""Longer waits for a lock, an event or a thread end with an OverflowError: a century and a half."""
 
 _A_DAY_S = 86_400.0
 

@@ -26,7 +26,8 @@ import psycopg
 from flows import plans, sql, writes
 from flows.clock import monotonic
 from flows.database import connect, is_lost, is_pooled, is_transient, pipeline
-from flows.failures import describe, first_line
+from flows.failures import describe, first_line, storable
+from flows.outages import OutageLog
 from flows.records import Outcome, OutcomeKind, RunRecord
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Committer:
         self._dsn = dsn
         self._schema = schema
         self._logger = logger
+        self._outage = OutageLog(logger, "commit")
         self._on_queued = on_queued
         self._on_failure = on_failure
         self._channel = notify_channel
@@ -273,12 +275,13 @@ class Committer:
                 if not is_transient(error):
                     self._split(records, error)
                     return
-                self._logger.warning("cannot commit, trying again: %s", first_line(error))
+                self._outage.failed(error)
                 self._drop_connection(error)
                 if self._gave_up.wait(delay_s):
                     raise _StoppedError from error
                 delay_s = min(longest_s, delay_s * 2)
             else:
+                self._outage.worked()
                 return
 
     def _split(self, records: list[RunRecord], error: Exception) -> None:
@@ -295,12 +298,16 @@ class Committer:
             # which wf.tx may hold until the attempt ends, while that waits for us.
             record.refused = error
             return
-        if record.outcome is not None and record.outcome.kind is OutcomeKind.FAILED:
-            if record.steps or record.waits or record.randoms:
-                self._commit([_failed(record, record.outcome.error_text or "")])
-                return
+        if record.outcome.kind is not OutcomeKind.FAILED:
+            self._commit([_failed(record, describe(error))])
+        elif record.outcome.wake_in_s is not None:
+            # Its backoff may have named a time that Postgres cannot keep. Memos may be fine.
+            record.outcome = _without_retry(record.outcome, error)
+            self._commit([record])
+        elif record.steps or record.waits or record.randoms:
+            self._commit([_failed(record, record.outcome.error_text or "")])
+        else:
             raise error
-        self._commit([_failed(record, describe(error))])
 
     def _write(self, records: list[RunRecord]) -> None:
         connection, schema = self._connected(), self._schema
@@ -363,6 +370,12 @@ def _take(record: RunRecord) -> RunRecord:
         return part
     # The attempt had ended before it could know.
     return _failed(part, describe(record.refused))
+
+
+def _without_retry(outcome: Outcome, error: Exception) -> Outcome:
+    why = f"It is not tried again: its next attempt cannot be recorded: {first_line(error)}"
+    text = storable(f"{outcome.error_text or ''}\n\n{why}")
+    return outcome._replace(error_text=text, wake_in_s=None)
 
 
 def _failed(record: RunRecord, error_text: str) -> RunRecord:

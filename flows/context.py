@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import UUID
 
 from flows import payloads
-from flows.clock import seconds
+from flows.clock import LONGEST, seconds
 from flows.config import why_no_key
 from flows.drift import DriftCheck
 from flows.errors import ContextError, PayloadError
 from flows.ids import RunID, RunKey, uuid7
+from flows.payloads import NO_PAYLOAD
 from flows.records import Outcome, OutcomeKind, RandomRecord, WaitRecord
 from flows.retry import RetryPolicy
 from flows.steps import NO_INPUT, StepRunner
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from flows.client import Client
     from flows.details import Details
     from flows.engine import Engine
-    from flows.errors import StepTimeoutError
     from flows.journal import Journal
     from flows.limits import Limits
     from flows.memos import WaitMemo
@@ -74,10 +74,10 @@ class Context:
         self._journal = journal
         self._limits = limits
         self._guard = limits.guard
-        drift = DriftCheck(f"{run.shard}:{run.run_id}", workflow.on_drift, engine.logger)
+        self._drift = DriftCheck(f"{run.shard}:{run.run_id}", workflow.on_drift, engine.logger)
         self._details = details
         self._steps = StepRunner(
-            workflow.encode, journal, limits, drift, cell, engine.meter, details
+            workflow.encode, journal, limits, self._drift, cell, engine.meter, details
         )
         self._thread_id = threading.get_ident()
         self._is_ended = False
@@ -163,7 +163,8 @@ class Context:
         Args:
             step_key: names the memo, unique in the workflow.
             step: called with `input`, or with nothing where none is given.
-            input: the step's argument; stored with the memo.
+            input: the step's argument; stored with the memo, as it is before the call: a step must
+                not change it.
             retry: tries, waits and timeout within this attempt of the run.
 
         Returns:
@@ -178,6 +179,8 @@ class Context:
             ContextError: called in a step, from another thread, with an empty key, or with a key
                 that stands for another call in this attempt.
         """
+        if not isinstance(retry, RetryPolicy) or isinstance(input, RetryPolicy):
+            raise ContextError(f"step {step_key!r} takes a RetryPolicy as retry=, and nothing else")
         self._enter("step_key", step_key)
         try:
             return self._steps.run(step_key, step, input, retry)
@@ -196,10 +199,13 @@ class Context:
             duration: how long, from the moment the yield is committed.
 
         Raises:
-            ContextError: as for `execute`; or `duration` is not a timedelta.
+            ContextError: as for `execute`; or `duration` is not a timedelta of at most a thousand
+                years.
         """
-        if not isinstance(duration, timedelta):
-            raise ContextError(f"sleep takes a timedelta, not {duration!r}")
+        if not isinstance(duration, timedelta) or duration > LONGEST:
+            raise ContextError(
+                f"sleep takes a timedelta of at most a thousand years, not {duration!r}"
+            )
         self._enter("wait_key", wait_key)
         try:
             self._sleep(wait_key, seconds(duration))
@@ -238,6 +244,7 @@ class Context:
         Raises:
             ContextError: as for `execute`.
             DecodeError: the payload does not fit the type.
+            DriftError: with `on_drift="error"`, the wait was begun for another event.
         """
         _check_key("event_name", event_name)
         self._enter("wait_key", wait_key)
@@ -262,8 +269,11 @@ class Context:
             text = memos.uuids.get(key)
             if text is None:
                 text = str(uuid7())
-                self._journal.commit_random(RandomRecord(key, "uuidv7", text, None))
+                place = self._journal.places.take("random", key)
+                self._journal.commit_random(RandomRecord(key, "uuidv7", text, None, place))
                 memos.uuids[key] = text
+            else:
+                self._journal.places.pass_by("random", key)
             return UUID(text)
         finally:
             self._guard.leave()
@@ -285,8 +295,11 @@ class Context:
                 number = secrets.randbits(64)
                 # The column is a signed bigint, as in the reference package.
                 signed = number - (1 << 64) if number >> 63 else number
-                self._journal.commit_random(RandomRecord(key, "uint64", None, signed))
+                place = self._journal.places.take("random", key)
+                self._journal.commit_random(RandomRecord(key, "uint64", None, signed, place))
                 memos.uint64s[key] = number
+            else:
+                self._journal.places.pass_by("random", key)
             return number
         finally:
             self._guard.leave()
@@ -295,43 +308,59 @@ class Context:
         """Refuse every further use: the attempt is over."""
         self._is_ended = True
 
-    def fail_step(self) -> tuple[StepRecord, StepTimeoutError] | None:
+    def fail_step(self, reason: Exception | None) -> tuple[StepRecord, Exception] | None:
         """Return what is to be recorded of a step that does not end; see `StepRunner.fail`."""
-        return self._steps.fail()
+        return self._steps.fail(reason)
 
     def _sleep(self, wait_key: str, wake_in_s: float) -> None:
         memo = self._wait_memo(wait_key, "sleep")
         if memo is not None:
             if memo.is_satisfied:
+                self._journal.places.pass_by("wait", wait_key)
                 return
             wake_in_s = memo.remaining_s or 0.0
         if wake_in_s <= 0:
             if memo is not None:
-                self._journal.remember_wait(WaitRecord(wait_key, "sleep", None, is_satisfied=True))
+                self._remember_wait(wait_key, "sleep", None, is_satisfied=True)
             return
-        self._journal.remember_wait(WaitRecord(wait_key, "sleep", None, is_satisfied=False))
+        self._remember_wait(wait_key, "sleep", None, is_satisfied=False)
         if self._details is not None:
             self._details.sleep(wait_key, wake_in_s)
         self._journal.suspend(Yielded(Outcome(OutcomeKind.SLEEPING, wake_in_s=wake_in_s)))
 
     def _wait_for_event(self, wait_key: str, event_name: str, value_type: Any) -> Any:
         memo = self._wait_memo(wait_key, "event")
-        if memo is not None and memo.is_satisfied:
-            return _event(event_name, memo.payload, value_type)
+        if memo is not None:
+            self._drift.compare_event(wait_key, memo, event_name)
+            if memo.is_satisfied:
+                self._journal.places.pass_by("wait", wait_key)
+                return _event(event_name, memo.payload, value_type)
         # A run that waited takes what woke it; one that comes to its wait now, the last published.
         payload = None if memo is None else self._journal.memos.events.get(event_name)
         if payload is None:
             payload = self._journal.read_event(event_name)
         if payload is not None:
             value = _event(event_name, payload, value_type)
-            self._journal.remember_wait(
-                WaitRecord(wait_key, "event", event_name, is_satisfied=True, payload=payload)
-            )
+            self._remember_wait(wait_key, "event", event_name, is_satisfied=True, payload=payload)
             return value
-        self._journal.remember_wait(WaitRecord(wait_key, "event", event_name, is_satisfied=False))
+        self._remember_wait(wait_key, "event", event_name, is_satisfied=False)
         if self._details is not None:
             self._details.wait(wait_key, event_name)
         return self._journal.suspend(Yielded(Outcome(OutcomeKind.WAITING_EVENT)))
+
+    def _remember_wait(
+        self,
+        wait_key: str,
+        wait_type: str,
+        event_name: str | None,
+        *,
+        is_satisfied: bool,
+        payload: Payload = NO_PAYLOAD,
+    ) -> None:
+        place = self._journal.places.take("wait", wait_key)
+        self._journal.remember_wait(
+            WaitRecord(wait_key, wait_type, event_name, is_satisfied, payload, place)
+        )
 
     def _wait_memo(self, wait_key: str, wait_type: str) -> WaitMemo | None:
         memo = self._journal.memos.waits.get(wait_key)

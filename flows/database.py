@@ -70,9 +70,13 @@ _LOST_STATES = (
     pg.IdleInTransactionSessionTimeout,
 )
 
+_ENDING = ("FATAL", "PANIC")
+"""Severities with which the server ends a session, whatever the reason."""
+
+_TIMEOUTS = (pg.LockNotAvailable, pg.QueryCanceled)
+
 _PASSING_STATES = (
-    pg.LockNotAvailable,
-    pg.QueryCanceled,
+    *_TIMEOUTS,
     pg.ReadOnlySqlTransaction,  # a standby, until its promotion
     pg.UndefinedTable,  # dropped or being restored: a running worker waits for its tables
     pg.InvalidSchemaName,
@@ -99,12 +103,14 @@ class _JsonBytesLoader(Loader):
         return bytes(data)
 
 
-def check_dsn(dsn: str) -> str:
+def check_dsn(dsn: object) -> str:
     """Return `dsn` if libpq can read it.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot, or it is no text, as the None of a variable that is not set.
     """
+    if not isinstance(dsn, str):
+        raise ConfigError(f"a DSN is text, not {dsn!r}")
     try:
         conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
@@ -273,21 +279,37 @@ def is_lost(error: BaseException) -> bool:
     """Tell whether the session is gone, so that nothing is known of what it was doing."""
     if isinstance(error, _LOST_STATES):
         return True
+    if isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized in _ENDING:
+        return True
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
     # Without a SQLSTATE the server did not answer; class 08 is "connection exception".
     return error.sqlstate is None or error.sqlstate.startswith("08")
 
 
-def is_interruption(error: BaseException) -> bool:
-    """Tell whether an error says nothing about the work: it may simply be done again."""
+def is_interruption(error: BaseException, *, of_ours: bool = False) -> bool:
+    """Tell whether an error says nothing about the work: it may simply be done again.
+
+    Args:
+        error: what was raised.
+        of_ours: whether by a statement of the engine's, which is short: where a timeout ends it,
+            it has waited for somebody else.
+    """
     passes = isinstance(error, _CONFLICT_STATES + _SHORTAGE_STATES)
-    return passes or is_lost(error) or _is_lost_node(error)
+    passes = passes or (of_ours and isinstance(error, _TIMEOUTS))
+    return passes or is_lost(error) or _is_lost_node(error) or _is_stale_plan(error)
 
 
 def _is_lost_node(error: BaseException) -> bool:
     """Tell whether Citus has lost a node, perhaps while that was committing."""
     return isinstance(error, pg.InternalError_) and str(error).startswith(_NODE_FAILURES)
+
+
+def _is_stale_plan(error: BaseException) -> bool:
+    """Tell whether a prepared statement has other columns by now; psycopg prepares it anew."""
+    if not isinstance(error, pg.FeatureNotSupported):
+        return False
+    return error.diag.source_function == "RevalidateCachedQuery"
 
 
 def is_transient(error: BaseException) -> bool:

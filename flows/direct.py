@@ -109,6 +109,12 @@ def commit(
     except pg.InvalidSqlStatementName:
         _sessions.discard(connection)
         raise
+    except psycopg.Error:
+        raise
+    except BaseException:
+        # Ctrl-C, in the thread of process_one(): what was answered nobody knows.
+        connection.close()
+        raise
     finally:
         if pgconn.status == ConnStatus.OK:
             pgconn.exit_pipeline_mode()

@@ -1,6 +1,7 @@
 """The dispatcher: claims runs of one workflow and feeds its executors.
 
     LISTEN, then:   claim while there is room and there may be due runs
+                    give back what waits for an executor far longer than it was claimed ahead for
                     wait for a notification, room, the next due sleeper, or the poll
 
 A notification names the shard, which is then claimed from first; one that names a run also asks
@@ -31,8 +32,8 @@ from flows.claims import (
 from flows.clock import WakeUp, monotonic, seconds
 from flows.database import connect, is_pooled, is_transient, listen, take_notifications
 from flows.errors import DatabaseError
-from flows.failures import first_line
-from flows.lookahead import LookAhead
+from flows.lookahead import PATIENCE_S, LookAhead
+from flows.outages import OutageLog
 from flows.oversight import Oversight
 from flows.shard import shard_values_for_workflow
 from flows.turns import ShardTurns
@@ -88,7 +89,7 @@ class Dispatcher:
         listen_dsn: str | None,
         polling: Polling,
         worker_id: Callable[[], uuid.UUID],
-        check_lease: Callable[[Connection], None],
+        check_lease: Callable[[Connection], uuid.UUID],
         board: Board | None = None,
     ) -> None:
         """Prepare a dispatcher; give it its executors and `start` it.
@@ -100,12 +101,14 @@ class Dispatcher:
             dsn: the database.
             listen_dsn: the same one past a pooler, None where there is none.
             polling: how often to look without being told.
-            worker_id: tells under which id to claim.
-            check_lease: raises if this worker has lost its lease; called before claims.
+            worker_id: tells under which id runs were claimed.
+            check_lease: called before claims; tells under which id to claim, which is registered,
+                or raises if this worker has lost its lease.
             board: where it shows how many runs a second its executors can do; what stands there at
                 first is believed.
         """
         self._engine = engine
+        self._outage = OutageLog(engine.logger, "claim")
         self._schema = config.schema
         self._dsn = listen_dsn or dsn
         self._is_told = listen_dsn is not None
@@ -117,7 +120,8 @@ class Dispatcher:
         self._known = frozenset(self.shards)
         self._turns = ShardTurns(self.shards)
         self._board = board
-        self._look_ahead = LookAhead(0.0 if board is None else board.rate)
+        rate = 0.0 if board is None else board.rate
+        self._look_ahead = LookAhead(rate, workflow.concurrency)
         self._wake_up = WakeUp()
         timeout = workflow.run_timeout
         self._run_timeout_s = None if timeout is None else seconds(timeout)
@@ -178,7 +182,7 @@ class Dispatcher:
                 if not is_transient(error):
                     self._engine.on_failure(error)
                     return
-                self._engine.logger.warning("cannot claim, trying again: %s", first_line(error))
+                self._outage.failed(error)
                 self._wake_up.wait(delay_s)
                 delay_s = min(longest_s, delay_s * 2)
                 self._turns.suspect_all()
@@ -228,8 +232,14 @@ class Dispatcher:
         was_busy = False
         while not self._is_stopping:
             executors = self._pool()
+            self._give_back_late(executors)
             waiting, free = executors.waiting, executors.free
-            self._look_ahead.observe(monotonic(), executors.finished, was_busy=was_busy)
+            self._look_ahead.observe(
+                monotonic(),
+                executors.finished,
+                was_busy=was_busy,
+                busy_since_s=executors.busy_since_s,
+            )
             if self._board is not None:
                 self._board.show_rate(self._look_ahead.rate)
             self._turns.come_due(monotonic())
@@ -246,6 +256,16 @@ class Dispatcher:
                 # Where something is due and there is no room for it, the executors will tell.
                 self._wait(connection)
 
+    def _give_back_late(self, executors: ExecutorPool) -> None:
+        """Give back runs that no executor comes to: another process may be free.
+
+        Nothing is claimed ahead in their place, so that where there is no other process, each comes
+        back when an executor is free for it, and never sooner.
+        """
+        # What the committer has not written is not given back either.
+        if not self._is_behind() and executors.give_back_late(monotonic() - PATIENCE_S):
+            self._look_ahead.begin_anew()
+
     def _pool(self) -> ExecutorPool:
         assert self.executors is not None, "a dispatcher is started with executors"
         return self.executors
@@ -261,7 +281,7 @@ class Dispatcher:
         return committer.is_full or committer.backlog > MAX_UNCOMMITTED
 
     def _claim(self, connection: Connection, wanted: int) -> None:
-        self._check_lease(connection)
+        worker_id = self._check_lease(connection)
         turns = self._turns
         if monotonic() >= self._poll_at_s:
             # Under a load that never pauses, too.
@@ -274,13 +294,14 @@ class Dispatcher:
             self._schema,
             shards,
             wanted,
-            self._worker_id(),
+            worker_id,
             blindly=turns.was_full,
             run_timeout_s=self._run_timeout_s,
         )
         took_s = monotonic() - self.waits_since_s
         self.waits_since_s = 0.0
         plans.took(connection, took_s)
+        self._outage.worked()
         if self._engine.meter is not None:
             self._engine.meter.claimed(took_s)
         if claimed.runs:
@@ -356,11 +377,17 @@ class Dispatcher:
             self._sweep_by_s = ended_s + self._longest_s
 
     def _wait_until(self) -> float:
+        now_s = monotonic()
         if self._turns.may_have_due:
             # For room, of which the executors tell. Nobody tells when the committer has caught up.
-            moments = [monotonic() + self._polling.first_s] if self._is_behind() else []
+            moments = [now_s + self._polling.first_s] if self._is_behind() else []
         else:
             moments = [self._poll_at_s]
             if self._turns.due_at_s is not None:
                 moments.append(self._turns.due_at_s)
+        waits_since_s = self._pool().waits_since_s
+        if waits_since_s is not None:
+            late_at_s = waits_since_s + PATIENCE_S
+            # What is late already, and was kept, is looked at again.
+            moments.append(late_at_s if late_at_s > now_s else now_s + PATIENCE_S)
         return min([*moments, self._oversight.due_at_s])

@@ -218,26 +218,33 @@ class ContextError(FlowsError):
 
 
 class DriftError(FlowsError):
-    """A step's memo was made from other input than the code gives it now.
+    """A step was given other input than its memo was made from, or a wait another event.
 
     Attributes:
         run_key: key of the run, as text.
-        step_key: the step.
-        memo_digest: of the input that the memo was made from, in hexadecimal.
-        input_digest: of the input now.
+        key: of the step or the wait.
+        before: digest of the input that the memo was made from, in hexadecimal; name of the event.
+        now: the same of what the code gives or names now.
+        kind: `"step"` or `"wait"`.
     """
 
-    def __init__(self, run_key: str, step_key: str, memo_digest: str, input_digest: str) -> None:
-        super().__init__(run_key, step_key, memo_digest, input_digest)
+    def __init__(self, run_key: str, key: str, before: str, now: str, kind: str = "step") -> None:
+        super().__init__(run_key, key, before, now, kind)
         self.run_key = run_key
-        self.step_key = step_key
-        self.memo_digest = memo_digest
-        self.input_digest = input_digest
+        self.key = key
+        self.before = before
+        self.now = now
+        self.kind = kind
 
     def __str__(self) -> str:
+        if self.kind == "wait":
+            return (
+                f"run {self.run_key}: wait {self.key!r} was begun for event {self.before!r}, the"
+                f" code names {self.now!r} now; give a wait for another event a new key"
+            )
         return (
-            f"run {self.run_key}: the memo of step {self.step_key!r} was made from other input"
-            f" (digest {self.memo_digest}) than the code gives it now ({self.input_digest});"
+            f"run {self.run_key}: the memo of step {self.key!r} was made from other input"
+            f" (digest {self.before}) than the code gives it now ({self.now});"
             " give a step whose input changes a new key"
         )
 

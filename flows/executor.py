@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from flows.attempt import Attempt
 from flows.clock import monotonic
+from flows.records import Outcome, OutcomeKind, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,8 +51,11 @@ class ExecutorPool:
         self._waiting: deque[ClaimedRun] = deque()
         self._running: dict[int, Attempt] = {}
         self._low_water = 0
+        self._idle = 0
+        self._is_waking = False
         self._is_stopping = False
         self._runs_alone = False
+        self._began_s = 0.0
         self.finished = 0
         self._cells: list[Cell | None] = [None] * workflow.concurrency
         if cells is not None:
@@ -79,19 +84,65 @@ class ExecutorPool:
         with self._lock:
             return self._is_closed()
 
+    @property
+    def busy_since_s(self) -> float | None:
+        """Since when all executors have been busy with the same runs; None if one is free."""
+        with self._lock:
+            return self._began_s if len(self._running) == len(self._threads) else None
+
+    @property
+    def waits_since_s(self) -> float | None:
+        """Since when the first of the runs has waited for an executor; None if none does."""
+        with self._lock:
+            return self._waiting[0].claimed_s if self._waiting else None
+
     def put(self, runs: Sequence[ClaimedRun], low_water: int) -> None:
         """Queue claimed runs; `on_room` is called once no more than `low_water` of them wait."""
         with self._lock:
             self._waiting.extend(runs)
             self._low_water = low_water
-            self._changed.notify(min(len(runs), self._free()))
+            self._wake_next()
 
-    def take_waiting(self) -> list[ClaimedRun]:
-        """Take back the runs that no executor has begun."""
+    def give_back(self) -> None:
+        """Give the runs that no executor has begun back to the queue."""
         with self._lock:
             runs = list(self._waiting)
             self._waiting.clear()
-            return runs
+        self._submit(runs)
+
+    def give_back_late(self, before_s: float) -> int:
+        """Give back what waits, if none of it will begin now and the first was claimed too early.
+
+        A suspect whose turn comes when the others have ended is kept: it would be claimed again for
+        the executors that are free, at once and time and again.
+
+        Args:
+            before_s: when that is, on the monotonic clock.
+
+        Returns:
+            How many runs were given back.
+        """
+        with self._lock:
+            if not self._waiting or self._waiting[0].claimed_s > before_s:
+                return 0
+            runs = list(islice(self._waiting, self._kept(), None))
+            for _ in runs:
+                self._waiting.pop()
+        self._submit(runs)
+        return len(runs)
+
+    def _kept(self) -> int:
+        """Tell how many of the runs that wait have their turn here, whatever the others take."""
+        if self._free():
+            return len(self._waiting)
+        is_turn_of_suspect = len(self._running) < len(self._threads) and not self._runs_alone
+        return int(is_turn_of_suspect)
+
+    def _submit(self, runs: Sequence[ClaimedRun]) -> None:
+        for run in runs:
+            record = RunRecord(run.shard, run.run_id, run.claim)
+            outcome = Outcome(OutcomeKind.NOT_BEGUN, later_s=run.later_s)
+            self._engine.committer.submit(record, outcome)
 
     def run_ids(self) -> list[str]:
         """Return the ids of the runs that wait for an executor or have one."""
@@ -192,7 +243,10 @@ class ExecutorPool:
             while self._is_closed() or not self._waiting:
                 if self._is_stopping and not self._waiting:
                     return None
+                self._idle += 1
                 self._changed.wait()
+                self._idle -= 1
+                self._is_waking = False
             run = self._waiting.popleft()
             self._runs_alone = run.is_suspect
             attempt = Attempt(
@@ -203,10 +257,22 @@ class ExecutorPool:
                 lambda: self._replace(number, me),
             )
             self._running[me] = attempt
+            self._began_s = monotonic()
             is_low = len(self._waiting) == self._low_water
+            self._wake_next()
         if is_low:
             self._on_room()
         return attempt
+
+    def _wake_next(self) -> None:
+        """Have one more thread come, if a run waits for it; that one has the next one come.
+
+        Those that run have the interpreter's lock until their runs wait for something: all threads
+        at once would fight for it, and find that most of the runs are done.
+        """
+        if self._waiting and self._idle and not self._is_waking and not self._is_closed():
+            self._is_waking = True
+            self._changed.notify()
 
     def _free(self) -> int:
         return 0 if self._is_closed() else len(self._threads) - len(self._running)

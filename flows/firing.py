@@ -141,50 +141,47 @@ class _Batch:
     def _plan(self, due: _Due) -> None:
         try:
             ticks = due.plan()
+            fire = ticks.fire
+            if due.overlap == "skip":
+                # Of several, all but one would find the one before it unfinished.
+                fire = [] if self._is_unfinished(due) else fire[-1:]
+            runs = [self._run(due, tick) for tick in fire]
         except (ConfigError, OverflowError) as error:
             self._disabled.append(
                 {"schedule_id": due.schedule_id, "error_text": str(error), "now": self._now}
             )
             return
-        fire = ticks.fire
-        if due.overlap == "skip":
-            # Of several, all but one would find the one before it unfinished.
-            fire = [] if self._is_unfinished(due) else fire[-1:]
-        last: tuple[str | None, Any] = (due.last_shard, due.last_run_id)
-        for tick in fire:
-            last = self._begin(due, tick)
+        self._runs += runs
         self._advanced.append(
             {
                 "schedule_id": due.schedule_id,
                 "next_run_at": ticks.next,
-                "last_run_at": due.now if fire else None,
-                "last_shard": last[0],
-                "last_run_id": last[1],
+                "last_run_at": due.now if runs else None,
+                "last_shard": runs[-1]["shard"] if runs else due.last_shard,
+                "last_run_id": runs[-1]["run_id"] if runs else due.last_run_id,
                 "now": due.now,
             }
         )
 
-    def _begin(self, due: _Due, tick: datetime) -> tuple[str, UUID]:
+    def _run(self, due: _Due, tick: datetime) -> dict[str, Any]:
+        """Return the run of a tick; an OverflowError where it is put off beyond the calendar."""
         run_id = tick_run_id(due.schedule_id, tick)
         shard = shard_for_run(due.workflow_name, str(run_id), self._config.shard_count)
         begin_at = tick
         if due.jitter:
             begin_at += jitter_of(due.schedule_id, tick, due.jitter)
         is_later = begin_at > due.now
-        self._runs.append(
-            {
-                "shard": shard,
-                "run_id": run_id,
-                "workflow_name": due.workflow_name,
-                "status": "sleeping" if is_later else "queued",
-                "next_wake_at": begin_at if is_later else None,
-                "input_json": None if due.input_json is None else due.input_json.decode(),
-                "input_bytes": due.input_bytes,
-                "codec": due.codec,
-                "now": due.now,
-            }
-        )
-        return shard, run_id
+        return {
+            "shard": shard,
+            "run_id": run_id,
+            "workflow_name": due.workflow_name,
+            "status": "sleeping" if is_later else "queued",
+            "next_wake_at": begin_at if is_later else None,
+            "input_json": None if due.input_json is None else due.input_json.decode(),
+            "input_bytes": due.input_bytes,
+            "codec": due.codec,
+            "now": due.now,
+        }
 
     def _is_unfinished(self, due: _Due) -> bool:
         if due.last_run_id is None:

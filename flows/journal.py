@@ -16,6 +16,7 @@ from flows.errors import ContextError, DatabaseError
 from flows.failures import describe
 from flows.memos import Memos, WaitMemo, read_heavy, read_memos
 from flows.payloads import NO_PAYLOAD, Payload
+from flows.places import Places
 from flows.records import RandomRecord, RunRecord, StepRecord, WaitRecord
 from flows.suspension import ClaimLost, Interrupted
 from flows.transaction import REFUSED, AttemptTransaction
@@ -38,6 +39,7 @@ class Journal:
     Attributes:
         input: what the run was begun with.
         memos: of earlier attempts and of this one.
+        places: where the code has come to, by which new memos are ordered.
         record: what goes to the committer.
         transaction: `wf.tx`.
         suspension: why the workflow function must be left, None while it may go on. It holds even
@@ -50,6 +52,7 @@ class Journal:
         self._commit = commit
         self.input = run.input
         self.memos = Memos()
+        self.places = Places(self.memos.places)
         self.record = RunRecord(run.shard, run.run_id, run.claim)
         self.transaction = AttemptTransaction(engine, self.record, self.suspend, self._forget_step)
         self.suspension: Suspend | None = None
@@ -69,9 +72,13 @@ class Journal:
 
         It would be left to the garbage collector, with all that the attempt has made.
         """
-        if self.suspension is not None:
-            self.suspension.__traceback__ = None  # it has the frames that the suspension is in
+        self.let_go()
         del self.transaction
+
+    def let_go(self) -> None:
+        """The workflow function has been left: what its frames hold open ends here."""
+        if self.suspension is not None:
+            self.suspension.__traceback__ = None
 
     def read(self) -> None:
         """Read the memos that came with the claim, or were too heavy for that.
@@ -79,17 +86,21 @@ class Journal:
         Raises:
             Interrupted: the database could not be asked for them.
         """
+        self.memos = self._read()
+        self.places = Places(self.memos.places)
+
+    def _read(self) -> Memos:
         run = self._run
         if run.prefetched != "":
-            self.memos = read_memos(run.prefetched)
-            return
+            return read_memos(run.prefetched)
         try:
             with self._engine.pool.connection() as connection:
-                self.input, self.memos = read_heavy(
+                self.input, memos = read_heavy(
                     connection, self._engine.schema, run.shard, run.run_id
                 )
         except psycopg.OperationalError as error:
             self.suspend(Interrupted(f"its memos could not be read: {error}"))
+        return memos
 
     def remember_step(self, step: StepRecord) -> None:
         """Keep what a step returned or failed with.
@@ -115,7 +126,9 @@ class Journal:
 
     def remember_wait(self, wait: WaitRecord) -> None:
         """Keep a sleep or a wait, open or satisfied."""
-        self.memos.waits[wait.key] = WaitMemo(wait.type, wait.is_satisfied, None, wait.payload)
+        self.memos.waits[wait.key] = WaitMemo(
+            wait.type, wait.is_satisfied, None, wait.payload, wait.event_name
+        )
         if self.transaction.is_open:
             self.transaction.record.waits[wait.key] = wait
             return
@@ -183,8 +196,10 @@ class Journal:
             self.transaction.commit()
         except ContextError:
             raise
+        except Interrupted as interruption:
+            self.suspend(interruption)
         except Exception as error:
-            if is_interruption(error):
+            if is_interruption(error, of_ours=True):
                 # It may have been committed: the next attempt sees the memo, or runs it again.
                 self.suspend(Interrupted(f"the step could not be committed: {error}"))
             # What the step wrote was refused, as by a deferred constraint, or cannot be sent.

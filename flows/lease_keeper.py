@@ -11,7 +11,7 @@ from flows import leases
 from flows.clock import monotonic, seconds
 from flows.database import connect
 from flows.errors import DatabaseError
-from flows.failures import first_line
+from flows.outages import OutageLog
 
 if TYPE_CHECKING:
     import logging
@@ -47,16 +47,19 @@ class LeaseKeeper:
             logger: for what goes wrong.
             notify_channel: where workers are told of released runs, None for nowhere.
             identity: tells whose lease to renew.
-            on_lost: called when the lease was lost; `identity` must tell a new worker afterwards.
+            on_lost: called when the lease was lost; `identity` must tell a new worker afterwards,
+                under which nobody claims before it is registered, be it by whoever claims.
         """
         self._dsn = dsn
         self._config = config
         self._logger = logger
+        self._outage = OutageLog(logger, "renew the lease")
         self._channel = notify_channel
         self._identity = identity
         self._on_lost = on_lost
         self._stop = threading.Event()
         self._judge_from_s = 0.0
+        self._is_registering = False
         self._thread = threading.Thread(target=self._run, name="flows-lease-keeper", daemon=True)
 
     def start(self) -> None:
@@ -75,16 +78,20 @@ class LeaseKeeper:
                 with connect(self._dsn, "flows lease keeper") as connection:
                     self._keep(connection)
             except (psycopg.Error, DatabaseError) as error:
-                self._logger.warning("cannot renew the lease, trying again: %s", first_line(error))
+                self._outage.failed(error)
                 self._judge_from_s = monotonic() + seconds(leases.LEASE)
                 self._stop.wait(1.0)
 
     def _keep(self, connection: Connection) -> None:
         while not self._stop.is_set():
-            identity = self._identity()
-            if not leases.renew_worker(connection, self._config, identity.worker_id):
-                self._on_lost()
+            if not leases.renew_worker(connection, self._config, self._identity().worker_id):
+                # Once for each lease: where registering fails, it is tried again with the same id.
+                if not self._is_registering:
+                    self._on_lost()
+                self._is_registering = True
                 leases.register_worker(connection, self._config, self._identity())
+            self._is_registering = False
+            self._outage.worked()
             if monotonic() >= self._judge_from_s:
                 released = leases.rescue_expired(connection, self._config, self._channel)
                 if released:

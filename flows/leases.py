@@ -20,7 +20,7 @@ from flows.clock import seconds
 from flows.config import DEFAULT_NOTIFY_CHANNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -65,7 +65,7 @@ def register_worker(
     identity: WorkerIdentity,
     lease: timedelta = LEASE,
 ) -> None:
-    """Insert the worker's row with a fresh lease; commits where `connection` is autocommit."""
+    """Insert the worker's row with a fresh lease, unless it is there; commits in autocommit."""
     connection.execute(
         sql.load("insert_worker", config.schema),
         {
@@ -96,9 +96,10 @@ def renew_supervised(
     config: DBConfig,
     supervisor_id: UUID,
     lease: timedelta = LEASE,
+    dead: Collection[UUID] = (),
 ) -> None:
-    """Renew the leases of all live workers of one supervisor."""
-    values = {"supervisor_id": supervisor_id, "lease_s": seconds(lease)}
+    """Renew the leases of all live workers of one supervisor; not of those known to be `dead`."""
+    values = {"supervisor_id": supervisor_id, "lease_s": seconds(lease), "dead": list(dead)}
     connection.execute(sql.load("renew_supervised", config.schema), values)
 
 

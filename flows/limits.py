@@ -17,7 +17,7 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from flows.clock import monotonic, seconds
+from flows.clock import LONGEST_WAIT_S, monotonic, seconds
 from flows.guard import Guard, Window
 from flows.suspension import Cancelled, Overdue, TimeUp
 
@@ -155,7 +155,7 @@ class Limits:
         abandoned = self._engine.abandoned
         # Looked at only now: who sets one of them wakes who waits afterwards.
         if self.guard.reason is None and not abandoned.is_set():
-            woken.wait(max(0.0, delay_s))
+            woken.wait(min(max(0.0, delay_s), LONGEST_WAIT_S))
         self._woken = None
         if self.guard.reason is not None:
             raise TimeUp

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from flows.places import MemoKind
+
 __all__ = ["Memos", "WaitMemo", "read_heavy", "read_memos"]
 
 
@@ -28,12 +30,14 @@ class WaitMemo(NamedTuple):
         remaining_s: seconds until a sleep's time comes, by the database's clock at the claim;
             None where it has no time.
         payload: of a satisfied wait.
+        event_name: what a wait is for, None of a sleep.
     """
 
     type: str
     is_satisfied: bool
     remaining_s: float | None
     payload: Payload
+    event_name: str | None = None
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class Memos:
         events: payloads published for the run, by event name.
         uuids: random UUIDs, as text.
         uint64s: random numbers.
+        places: of all these but events, by kind and key, where they were counted.
         is_cancelled: whether somebody had asked for the run to be cancelled.
     """
 
@@ -56,14 +61,26 @@ class Memos:
     events: dict[str, Payload] = field(default_factory=dict)
     uuids: dict[str, str] = field(default_factory=dict)
     uint64s: dict[str, int] = field(default_factory=dict)
+    places: dict[tuple[MemoKind, str], int] = field(default_factory=dict)
     is_cancelled: bool = False
+
+    def put(self, kind: MemoKind, key: str, place: int | None) -> None:
+        """Note the place of a memo, None where it was not counted."""
+        if place is not None:
+            self.places[kind, key] = place
+
+
+_StepRow = tuple[str, msgspec.Raw, str | None, str | None, str | None, int | None]
+_WaitRow = tuple[
+    str, str, bool, float | None, msgspec.Raw, str | None, str | None, str | None, int | None
+]
 
 
 class _Prefetched(msgspec.Struct):
-    steps: list[tuple[str, msgspec.Raw, str | None, str | None, str | None]] | None
-    waits: list[tuple[str, str, bool, float | None, msgspec.Raw, str | None, str | None]] | None
+    steps: list[_StepRow] | None
+    waits: list[_WaitRow] | None
     events: list[tuple[str, msgspec.Raw, str | None, str | None]] | None
-    random: list[tuple[str, str, str | None, int | None]] | None
+    random: list[tuple[str, str, str | None, int | None, int | None]] | None
     is_cancelled: bool = False
 
 
@@ -78,10 +95,7 @@ def read_memos(prefetched: str | None) -> Memos:
     rows = _decode(prefetched)
     memos.is_cancelled = rows.is_cancelled
     _read_steps(rows, memos)
-    for key, wait_type, is_satisfied, remaining_s, document, binary, codec in rows.waits or ():
-        memos.waits[key] = WaitMemo(
-            wait_type, is_satisfied, remaining_s, _payload(document, binary, codec)
-        )
+    _read_waits(rows, memos)
     for name, document, binary, codec in rows.events or ():
         memos.events[name] = _payload(document, binary, codec)
     for row in rows.random or ():
@@ -90,10 +104,18 @@ def read_memos(prefetched: str | None) -> Memos:
 
 
 def _read_steps(rows: _Prefetched, memos: Memos) -> None:
-    for key, document, binary, codec, digest in rows.steps or ():
+    for key, document, binary, codec, digest, place in rows.steps or ():
         memos.steps[key] = _payload(document, binary, codec)
         if digest is not None:
             memos.digests[key] = digest
+        memos.put("step", key, place)
+
+
+def _read_waits(rows: _Prefetched, memos: Memos) -> None:
+    for key, wait_type, is_over, left_s, document, binary, codec, event, place in rows.waits or ():
+        payload = _payload(document, binary, codec)
+        memos.waits[key] = WaitMemo(wait_type, is_over, left_s, payload, event)
+        memos.put("wait", key, place)
 
 
 def read_heavy(
@@ -111,12 +133,14 @@ def read_heavy(
 
     memos = Memos()
     ((*given, memos.is_cancelled),) = rows("read_input")
-    for key, digest, *payload in rows("read_steps"):
+    for key, digest, place, *payload in rows("read_steps"):
         memos.steps[key] = _stored(*payload)
         if digest is not None:
             memos.digests[key] = digest
-    for key, wait_type, is_satisfied, remaining_s, *payload in rows("read_waits"):
-        memos.waits[key] = WaitMemo(wait_type, is_satisfied, remaining_s, _stored(*payload))
+        memos.put("step", key, place)
+    for key, wait_type, is_over, left_s, event, place, *payload in rows("read_waits"):
+        memos.waits[key] = WaitMemo(wait_type, is_over, left_s, _stored(*payload), event)
+        memos.put("wait", key, place)
     for name, *payload in rows("read_events"):
         memos.events[name] = _stored(*payload)
     for row in rows("read_random"):
@@ -124,7 +148,10 @@ def read_heavy(
     return _stored(*given), memos
 
 
-def _add_random(memos: Memos, key: str, kind: str, text: str | None, number: int | None) -> None:
+def _add_random(
+    memos: Memos, key: str, kind: str, text: str | None, number: int | None, place: int | None
+) -> None:
+    memos.put("random", key, place)
     if kind == "uuidv7" and text is not None:
         memos.uuids[key] = text
     elif number is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from flows import payloads
 from flows.awaited import channel_of_ends
 from flows.config import check_workflow_name
-from flows.errors import ConfigError, PayloadSizeError
+from flows.errors import ConfigError, DecodeError, PayloadError
 from flows.ids import RunID, RunKey, uuid7
 from flows.registry import Workflow
 from flows.shard import shard_for_run
@@ -74,7 +74,7 @@ class Operations:
             def encode(value: Any) -> Payload:
                 payload = workflow.encode(value)
                 if types.takes_input and types.input is not Any:
-                    payloads.decode(payload, types.input)
+                    _check_fit(workflow.name, payload, types.input)
                 return payload
 
             return workflow.name, naming(f"the input of workflow {workflow.name!r}", encode)
@@ -126,16 +126,24 @@ class Operations:
 
 
 def naming(of: str, encode: Callable[[Any], Payload]) -> Callable[[Any], Payload]:
-    """Return `encode`, with errors that say of a value that is too large which it is."""
+    """Return `encode`, with errors that say of which value they are."""
 
     def encode_named(value: Any) -> Payload:
         try:
             return encode(value)
-        except PayloadSizeError as error:
-            error.of = of
+        except PayloadError as error:
+            error.of = error.of or of
             raise
 
     return encode_named
+
+
+def _check_fit(workflow_name: str, payload: Payload, kind: Any) -> None:
+    try:
+        payloads.decode(payload, kind)
+    except DecodeError as error:
+        error.of = f"workflow {workflow_name!r} takes {error.type_name}, and the input does not fit"
+        raise
 
 
 def route(key: RunKey) -> dict[str, Any]:

@@ -99,8 +99,7 @@ class Oversight:
             self._window_s = RECENT_S
             self._poll_at_s = now_s + self._poll_s
         for run in executors.take_overdue(now_s):
-            error = RunTimeoutError(f"{run.shard}:{run.run_id}")
-            self._end(run, Outcome(OutcomeKind.FAILED, error_text=describe(error)))
+            self._end(run, _outcome_of_overdue(run, now_s))
         overdue = end_overdue(connection, schema, self._shards)
         if overdue and self._engine.meter is not None:
             self._engine.meter.failed(overdue)
@@ -147,6 +146,18 @@ class Oversight:
         """End a run that was claimed here and not begun."""
         record = RunRecord(run.shard, run.run_id, run.claim)
         self._engine.committer.submit(record, outcome)
+
+
+def _outcome_of_overdue(run: ClaimedRun, now_s: float) -> Outcome:
+    """Return what becomes of a run that has passed its deadline before it was begun.
+
+    Where only this claim has set the deadline, its time has run for nothing, and it is given back.
+    """
+    deadline_s, later_s = run.deadline_s, run.later_s
+    if deadline_s is not None and later_s is not None and deadline_s + later_s > now_s:
+        return Outcome(OutcomeKind.NOT_BEGUN, later_s=later_s)
+    error = RunTimeoutError(f"{run.shard}:{run.run_id}")
+    return Outcome(OutcomeKind.FAILED, error_text=describe(error))
 
 
 def end_overdue(connection: Connection, schema: str, shards: Sequence[str]) -> int:

@@ -33,6 +33,7 @@ class StepRecord(NamedTuple):
         attempts: tries so far in this attempt of the run.
         seconds: how long this try took.
         ended_s: when it ended, on this process's monotonic clock.
+        place: its place in the run, as `flows.places` counts it.
     """
 
     key: str
@@ -44,6 +45,7 @@ class StepRecord(NamedTuple):
     attempts: int
     seconds: float
     ended_s: float
+    place: int | None = None
 
     @property
     def size(self) -> int:
@@ -59,6 +61,7 @@ class WaitRecord(NamedTuple):
     event_name: str | None
     is_satisfied: bool
     payload: Payload = NO_PAYLOAD
+    place: int | None = None
 
 
 class RandomRecord(NamedTuple):
@@ -68,6 +71,7 @@ class RandomRecord(NamedTuple):
     kind: str
     text: str | None
     number: int | None
+    place: int | None = None
 
 
 class OutcomeKind(Enum):
@@ -79,6 +83,7 @@ class OutcomeKind(Enum):
     SLEEPING = "sleeping"
     WAITING_EVENT = "waiting_event"
     RELEASED = "queued"
+    NOT_BEGUN = "not begun"
 
 
 class Outcome(NamedTuple):
@@ -90,12 +95,14 @@ class Outcome(NamedTuple):
         error_text: of a failed attempt.
         wake_in_s: seconds until a sleeping run wakes, or a failed one tries again; None for a
             failure that is final.
+        later_s: of a run that was not begun, as `ClaimedRun` has it.
     """
 
     kind: OutcomeKind
     output: Payload = NO_PAYLOAD
     error_text: str | None = None
     wake_in_s: float | None = None
+    later_s: float | None = None
 
 
 class RunRecord:

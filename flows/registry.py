@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from flows import payloads
+from flows.clock import LONGEST
 from flows.codecs import Codec, JSONCodec, register_codec
 from flows.config import DEFAULT_MAX_PAYLOAD, check_max_payload, check_workflow_name
 from flows.errors import ConfigError, UnknownWorkflowError
@@ -61,7 +62,8 @@ class Workflow(Generic[InputT, OutputT]):
         processes: processes under a supervisor.
         run_retry: whether and when a failed run is tried again.
         commit: when `wf.tx` is committed.
-        on_drift: what is done when a step's input is not what its memo was made from.
+        on_drift: what is done when a step's input is not what its memo was made from, or a wait's
+            event not the one it was begun for.
         max_runs: attempts after which a supervisor replaces a process, None for never.
         max_age: how long it keeps one.
         max_rss: bytes of resident memory that one may hold.
@@ -157,8 +159,8 @@ class Registry:
             run_retry: whether and when a failed run is tried again, by default not.
             commit: `"attempt"` commits `wf.tx` when an attempt yields or ends, `"step"` at the
                 end of each step.
-            on_drift: when a step is given other input than its memo was made from, `"warn"` logs
-                that and uses the memo, `"error"` raises `DriftError`.
+            on_drift: when a step is given other input than its memo was made from, or a wait is for
+                another event, `"warn"` logs that and uses the memo, `"error"` raises `DriftError`.
             max_runs: a supervisor replaces a process that has finished so many attempts. Like
                 the next two it does so between runs, with the replacement ready first.
             max_age: one that is so old; these two are shortened by up to a tenth at random.
@@ -382,7 +384,8 @@ def _check_durations(name: str, durations: dict[str, timedelta | None]) -> None:
 
 
 def _check_duration(name: str, what: str, duration: object) -> None:
-    if not isinstance(duration, timedelta) or duration <= timedelta():
+    if not isinstance(duration, timedelta) or not timedelta() < duration <= LONGEST:
         raise ConfigError(
-            f"workflow {name!r}: {what} must be a positive timedelta, not {duration!r}"
+            f"workflow {name!r}: {what} must be a positive timedelta of at most a thousand years,"
+            f" not {duration!r}"
         )

@@ -1,8 +1,8 @@
 """Replay: execute a run once more, against its memos and without changing anything.
 
 Tells where the code as it is now would leave the path that the run has taken: a step without a
-memo, another input, a memo that nobody asks for any more, another output. No step's function is
-called, and `wf.tx` is a transaction that can only read.
+memo, another input, a wait for another event, a memo that nobody asks for any more, another output.
+No step's function is called, and `wf.tx` is a transaction that can only read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg import errors as pg
 
 from flows import payloads, sql
 from flows.context import Context
-from flows.drift import drift_of
+from flows.drift import drift_of, event_drift_of
 from flows.errors import ContextError, FlowsError, Suspend, UnknownRunError
 from flows.failures import describe
 from flows.memos import read_memos
@@ -254,7 +254,13 @@ class _ReplayContext(Context):
         if wake_in_s > 0 or wait_key in self._history.memos.waits:
             self._wait(wait_key, "sleep")
 
-    def _wait_for_event(self, wait_key: str, event_name: str, value_type: Any) -> Any:  # noqa: ARG002
+    def _wait_for_event(self, wait_key: str, event_name: str, value_type: Any) -> Any:
+        memo = self._memos.waits.get(wait_key)
+        drift = memo and event_drift_of(str(self.run_key), wait_key, memo, event_name)
+        if drift:
+            self.diverge(
+                f"wait {wait_key}", f"was for event {drift.before}, is for {drift.now} now"
+            )
         return payloads.decode(self._wait(wait_key, "event"), value_type)
 
     def random_uuidv7(self, key: str) -> UUID:
@@ -322,7 +328,7 @@ class _ReplaySteps:
             self._stop_at(key)
         drift = drift_of(str(self._history.key), key, memos, encoded)
         if drift is not None:
-            digests = f"digest {drift.memo_digest}, now {drift.input_digest}"
+            digests = f"digest {drift.before}, now {drift.now}"
             context.diverge(f"step {key}", f"is given other input than its memo's ({digests})")
         return payloads.decode(memo, step_type(function))
 

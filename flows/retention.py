@@ -11,13 +11,14 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
+import psycopg
+
 from flows import sql
+from flows.database import is_lost
 from flows.shard import shard_values_for_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import psycopg
 
     from flows.config import DBConfig
 
@@ -114,8 +115,18 @@ class Retention:
         """Whether no workflow wants anything deleted."""
         return not self._keep_s
 
+    @property
+    def is_between_passes(self) -> bool:
+        """Whether the next page is the first one of a pass."""
+        return not self._shards
+
     def work(self, connection: psycopg.Connection[tuple[object, ...]]) -> tuple[int, bool]:
-        """Do one page; return how many runs were deleted, and whether the pass is over."""
+        """Do one page; return how many runs were deleted, and whether the pass is over.
+
+        Raises:
+            psycopg.Error: the page could not be deleted. Unless the connection is lost, this pass
+                leaves the rest of its shard alone.
+        """
         if not self._shards:
             self._shards = [
                 shard
@@ -125,13 +136,21 @@ class Retention:
             self._after = FIRST
         shard = self._shards[-1]
         keep_s = self._keep_s[shard.rpartition("_")[0]]
-        page = prune_page(connection, self._config, shard, self._after, ENDED, keep_s)
+        try:
+            page = prune_page(connection, self._config, shard, self._after, ENDED, keep_s)
+        except psycopg.Error as error:
+            if not is_lost(error):
+                self._leave_shard()
+            raise
         if page.last is None:
-            self._shards.pop()
-            self._after = FIRST
+            self._leave_shard()
         else:
             self._after = page.last
-        return page.deleted, not self._shards
+        return page.deleted, self.is_between_passes
+
+    def _leave_shard(self) -> None:
+        self._shards.pop()
+        self._after = FIRST
 
     def next_pass_s(self) -> float:
         """Return how long to wait from one pass to the next: a tenth of the shortest retention."""

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from flows.clock import LONGEST, seconds
 from flows.errors import ConfigError
 
-__all__ = ["Backoff", "RetryPolicy", "RunRetryPolicy", "exponential_backoff"]
+__all__ = ["Backoff", "RetryPolicy", "RunRetryPolicy", "exponential_backoff", "wait_s"]
 
 Backoff = Callable[[int], timedelta]
 """How long to wait before trying again, by the number of the attempt that failed."""
@@ -24,8 +25,8 @@ class RetryPolicy:
         step_timeout: longest time of one try; a try that took longer counts as failed.
 
     Raises:
-        ConfigError: a negative count, a timeout that is not positive, or a backoff that is no
-            function.
+        ConfigError: a negative count, a timeout that is not positive or longer than a thousand
+            years, or a backoff that is no function.
     """
 
     max_retries: int = 0
@@ -36,8 +37,13 @@ class RetryPolicy:
         _check_number("max_retries", self.max_retries, at_least=0)
         _check_backoff(self.backoff)
         timeout = self.step_timeout
-        if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta()):
-            raise ConfigError(f"step_timeout must be a positive timedelta, not {timeout!r}")
+        if timeout is not None and not (
+            isinstance(timeout, timedelta) and timedelta() < timeout <= LONGEST
+        ):
+            raise ConfigError(
+                "step_timeout must be a positive timedelta of at most a thousand years,"
+                f" not {timeout!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,15 @@ class RunRetryPolicy:
 def exponential_backoff(base: timedelta, maximum: timedelta) -> Backoff:
     """Return a backoff that starts at `base`, doubles each time and never exceeds `maximum`.
 
-    It suits runs, whose failures count from 1, and steps, whose failures count from 0: the
-    first wait is `base` for both 0 and 1.
+    Nor does it exceed a thousand years, however large `maximum` is. It suits runs, whose failures
+    count from 1, and steps, whose failures count from 0: the first wait is `base` for both 0 and 1.
 
     Raises:
         ConfigError: `base` is not positive, or above `maximum`.
     """
     if not timedelta() < base <= maximum:
         raise ConfigError(f"a backoff needs 0 < base <= maximum, not {base} and {maximum}")
+    base, maximum = min(base, LONGEST), min(maximum, LONGEST)
     doublings = (maximum // base).bit_length() - 1
 
     def backoff(failed: int) -> timedelta:
@@ -81,6 +88,28 @@ def exponential_backoff(base: timedelta, maximum: timedelta) -> Backoff:
         return base * factor
 
     return backoff
+
+
+def wait_s(backoff: Backoff | None, failed: int) -> float:
+    """Return how many seconds to wait after a failure.
+
+    Raises:
+        ConfigError: the backoff returns something else than a duration of up to a thousand years.
+        Exception: whatever the backoff raises.
+    """
+    if backoff is None:
+        return 0.0
+    try:
+        delay: object = backoff(failed)
+    except Exception:
+        raise
+    except BaseException as left:
+        raise ConfigError(f"a backoff must not end its thread: {left!r}") from left
+    if not isinstance(delay, timedelta) or delay > LONGEST:
+        raise ConfigError(
+            f"a backoff returns a timedelta of at most a thousand years, not {delay!r}"
+        )
+    return max(0.0, seconds(delay))
 
 
 def _check_number(what: str, number: object, *, at_least: int) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from flows import tracing
-from flows.clock import seconds
+from flows.clock import LONGEST, seconds
 from flows.config import why_no_key
 from flows.errors import ConfigError
 
@@ -20,9 +20,6 @@ MAX_TAGS = 32
 MAX_TAG_BYTES = 200
 MAX_PRIORITY = 9
 """A claim looks once for each, so there are few."""
-
-_LONGEST = timedelta(days=365_250)
-"""A thousand years: a sum that PostgreSQL cannot keep would end the caller's transaction."""
 
 
 class BeginManyOptions(TypedDict, total=False):
@@ -122,13 +119,13 @@ def _is_instant(value: object) -> bool:
 
 
 def _delay_s(delay: object) -> float | None:
-    if isinstance(delay, timedelta) and timedelta() <= delay <= _LONGEST:
+    if isinstance(delay, timedelta) and timedelta() <= delay <= LONGEST:
         return seconds(delay) or None
     raise ConfigError(f"a delay is a timedelta of 0 s to a thousand years, not {delay!r}")
 
 
 def _deadline(deadline: object) -> dict[str, Any]:
-    if isinstance(deadline, timedelta) and timedelta() < deadline <= _LONGEST:
+    if isinstance(deadline, timedelta) and timedelta() < deadline <= LONGEST:
         return {"deadline": None, "deadline_in_s": seconds(deadline)}
     if deadline is None or _is_instant(deadline):
         return {"deadline": deadline, "deadline_in_s": None}

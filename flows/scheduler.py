@@ -16,8 +16,8 @@ from flows.clock import WakeUp, monotonic
 from flows.config import SCHEDULE_REFRESH
 from flows.database import connect, is_pooled, listen, take_notifications
 from flows.errors import DatabaseError
-from flows.failures import first_line
 from flows.firing import fire_due, next_due_s
+from flows.outages import OutageLog
 
 if TYPE_CHECKING:
     import logging
@@ -74,6 +74,7 @@ class Scheduler:
         self._has_warned = False
         self._config = config
         self._logger = logger
+        self._outage = OutageLog(logger, "fire schedules")
         self._channel = notify_channel
         self._poll_s = self._longest_s = poll_s
         self._names = tuple(workflow_names)
@@ -105,12 +106,19 @@ class Scheduler:
                 with connect(self._dsn, "flows scheduler") as connection:
                     self._listen(connection)
                     while not self._is_stopping:
-                        self._wait(connection, self._fire(connection))
+                        look_again_s = self._fire(connection)
+                        self._outage.worked()
+                        self._wait(connection, look_again_s)
                         delay_s, longest_s = _RECONNECT_S
             except (psycopg.Error, DatabaseError) as error:
-                self._logger.warning("cannot fire schedules, trying again: %s", first_line(error))
-                self._wake_up.wait(delay_s)
-                delay_s = min(longest_s, delay_s * 2)
+                self._outage.failed(error)
+            except Exception as error:  # noqa: BLE001  told, with its traceback
+                # Whatever it was: a thread that has ended fires no schedule, and nobody would know.
+                self._outage.failed(error, foreseen=False)
+            else:
+                return
+            self._wake_up.wait(delay_s)
+            delay_s = min(longest_s, delay_s * 2)
 
     def _listen(self, connection: Connection) -> None:
         if self._channel is None:

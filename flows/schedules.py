@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol, get_args, runtime_checkable
 
+from flows.clock import LONGEST
 from flows.cron import CronSchedule, parse_cron
 from flows.errors import ConfigError
 
@@ -147,6 +148,8 @@ class ScheduleOptions:
             raise ConfigError(f"catch_up_limit must be from 1 to {MAX_CATCH_UP}, not {limit!r}")
         if not isinstance(self.jitter, timedelta) or self.jitter < timedelta():
             raise ConfigError(f"jitter must be a timedelta, not negative: {self.jitter!r}")
+        if self.jitter > LONGEST:
+            raise ConfigError(f"jitter must be at most a thousand years, not {self.jitter!r}")
 
 
 @dataclass(frozen=True, slots=True)

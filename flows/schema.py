@@ -10,7 +10,7 @@ from psycopg.rows import tuple_row
 
 from flows import sql
 from flows.config import DEFAULT_SCHEMA, DBConfig
-from flows.errors import SchemaError
+from flows.errors import ConfigError, SchemaError
 
 if TYPE_CHECKING:
     from flows.database import Connection
@@ -80,9 +80,11 @@ def migrate(
         The versions applied now.
 
     Raises:
+        ConfigError: `connection` is something else, such as a DSN.
         SchemaError: the tables are of a newer version than this code; or they are to be
             distributed, and the database has no Citus.
     """
+    _check_connection(connection)
     schema = (config or DBConfig()).schema
     applied = []
     with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
@@ -119,6 +121,15 @@ def check_version(connection: psycopg.Connection[Any], config: DBConfig | None =
         raise SchemaError(
             f"schema {schema!r} is of version {version}, this code needs {SCHEMA_VERSION};"
             f" run: flows migrate{option}"
+        )
+
+
+def _check_connection(connection: object) -> None:
+    if isinstance(connection, psycopg.AsyncConnection) or not hasattr(connection, "transaction"):
+        kind = type(connection).__name__
+        raise ConfigError(
+            f"the tables are made on a connection of psycopg, not on {kind}:"
+            " with psycopg.connect(dsn) as connection: migrate(connection)"
         )
 
 

@@ -34,14 +34,16 @@ def workflow_types(name: str, function: Any) -> WorkflowTypes:
     """Read the types of a workflow function `(wf, input) -> output` or `(wf) -> output`.
 
     Raises:
-        ConfigError: it cannot be called so, is a coroutine function, or an annotation does not
-            resolve.
+        ConfigError: it cannot be called so, is a coroutine or a generator function, or an
+            annotation does not resolve.
     """
     if not callable(function):
         raise ConfigError(f"workflow {name!r}: {function!r} cannot be called")
     target = _plain_function(function)
     if _is_coroutine_function(target):
         raise ConfigError(f"workflow {name!r}: async functions are not supported; use def")
+    if inspect.isgeneratorfunction(target):
+        raise ConfigError(f"workflow {name!r}: a generator would never be begun; use no yield")
     parameters = _positional(name, function)
     takes_input = len(parameters) > 1
     hints = _resolve(f"workflow {name!r}", target, [*parameters[1:2], "return"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
 
 from flows import payloads, run_logging, tracing
 from flows.clock import monotonic, seconds
@@ -19,11 +21,12 @@ from flows.errors import (
 from flows.failures import describe, stack_of
 from flows.payloads import NO_PAYLOAD, Payload
 from flows.records import StepRecord
+from flows.retry import wait_s
 from flows.signatures import step_type
 from flows.suspension import Interrupted, TimeUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flows.board import Cell
     from flows.details import Details
@@ -86,9 +89,10 @@ class StepRunner:
         self._trying: _Call | None = None
         self._span: TracedSpan | None = None
         self._digest = b""
+        self._place = 0
         self._tries = 0
         self._started_s = 0.0
-        self._calls: dict[str, tuple[Any, Payload]] = {}
+        self._calls: dict[str, tuple[Any, Payload, Any]] = {}
         self.current: str | None = None
 
     def run(self, key: str, function: Callable[..., Any], given: Any, retry: RetryPolicy) -> Any:
@@ -99,9 +103,10 @@ class StepRunner:
         except PayloadError as error:
             error.of = f"the input of step {key!r}"
             raise
-        self._check_same_call(key, function, encoded)
         memo = self._journal.memos.steps.get(key)
+        self._check_same_call(key, function, encoded, has_memo=memo is not None)
         if memo is not None:
+            self._journal.places.pass_by("step", key)
             self._drift.compare(key, self._journal.memos, encoded)
             if self._details is not None:
                 self._details.replay(key)
@@ -115,6 +120,7 @@ class StepRunner:
 
     def _execute(self, call: _Call) -> Any:
         self._digest = payloads.digest_of(call.encoded)
+        self._place = self._journal.places.take("step", call.key)
         self._tries = 0
         span = self._span = tracing.open_step(call.key, call.function, *run_logging.scope.get()[:3])
         if span is None:
@@ -135,10 +141,7 @@ class StepRunner:
             except Exception as error:  # noqa: BLE001  the step's own, raised again below
                 failure = error
             self._trying = None
-            record = self._record(call, memo, failure)
-            self._journal.remember_step(record)
-            if self._details is not None:
-                self._details.try_step(record)
+            failure = self._remember(call, memo, failure)
             if failure is None:
                 return value
             is_hopeless = isinstance(failure, TerminalError | PayloadError)
@@ -148,17 +151,32 @@ class StepRunner:
                 self._meter.retried_step()
             if self._span is not None:
                 self._span.retry(failure)
-            self._back_off(call.retry, self._tries - 1)
+            self._back_off(call.retry, self._tries - 1, failure)
 
-    def fail(self) -> tuple[StepRecord, StepTimeoutError] | None:
+    def _remember(self, call: _Call, memo: Payload, failure: Exception | None) -> Exception | None:
+        """Hand on what a try did; return what it failed with, the commit that goes with it too."""
+        record = self._record(call, memo, failure)
+        try:
+            self._journal.remember_step(record)
+        except psycopg.Error as refusal:
+            failure = refusal
+            record = self._record(call, NO_PAYLOAD, failure)
+        if self._details is not None:
+            self._details.try_step(record)
+        return failure
+
+    def fail(self, reason: Exception | None) -> tuple[StepRecord, Exception] | None:
         """Return what is to be recorded of a step that does not end, and what it fails with.
 
         For whoever has given up its thread; None if no step was running.
+
+        Args:
+            reason: why it had to end, None where its own time was over.
         """
         trying = self._trying
         if trying is None:
             return None
-        error = self._timeout(trying)
+        error = reason or self._timeout(trying)
         if self._span is not None:
             self._span.fail(error)
             self._span.end("failed")
@@ -225,9 +243,13 @@ class StepRunner:
         if self._cell is not None:
             self._cell.step(None)
 
-    def _back_off(self, retry: RetryPolicy, failed: int) -> None:
-        delay = retry.backoff(failed) if retry.backoff is not None else None
-        if delay is not None and not self._limits.pause(seconds(delay)):
+    def _back_off(self, retry: RetryPolicy, failed: int, failure: Exception) -> None:
+        try:
+            delay_s = wait_s(retry.backoff, failed)
+        except Exception as broken:
+            failure.add_note(f"it is not tried again, since its backoff failed: {broken!r}")
+            raise failure from broken
+        if delay_s > 0.0 and not self._limits.pause(delay_s):
             self._journal.suspend(Interrupted("the worker is stopping"))
 
     def _record(self, call: _Call, memo: Payload, failure: Exception | None) -> StepRecord:
@@ -242,6 +264,7 @@ class StepRunner:
             self._tries,
             ended_s - self._started_s,
             ended_s,
+            self._place,
         )
 
     def _timeout(self, call: _Call) -> StepTimeoutError:
@@ -254,13 +277,50 @@ class StepRunner:
         if interruption is not None:
             self._journal.suspend(Interrupted(str(interruption)))
 
-    def _check_same_call(self, key: str, function: Callable[..., Any], encoded: Payload) -> None:
-        identity = _identity(function)
-        earlier = self._calls.setdefault(key, (identity, encoded))
+    def _check_same_call(
+        self, key: str, function: Callable[..., Any], encoded: Payload, *, has_memo: bool
+    ) -> None:
+        identity, captured = _identity(function), _captured(function)
+        earlier = self._calls.get(key)
+        self._calls[key] = (identity, encoded, captured)
+        if earlier is None:
+            return
         if earlier[0] is not identity and earlier[0] != identity:
             raise ContextError(f"step key {key!r} was used with another step function")
         if earlier[1] != encoded:
             raise ContextError(f"step key {key!r} was used with other input")
+        if has_memo and earlier[2] != captured:
+            raise ContextError(
+                f"step key {key!r} was used with a function that has captured other values: it"
+                " would return the memo of the first; put what differs into the key"
+            )
+
+
+_SCALARS = (int, float, str, bytes, type(None))
+
+
+def _captured(function: Callable[..., Any]) -> Any:
+    """What a function defined in another one has captured of values that can be compared."""
+    if isinstance(function, partial):
+        given = (*function.args, *function.keywords.values())
+        return _comparable(given), _captured(function.func)
+    if not isinstance(function, FunctionType):
+        return None
+    cells = function.__closure__
+    if cells is None and function.__defaults__ is None:
+        return None
+    return _comparable(map(_content, cells or ())), _comparable(function.__defaults__ or ())
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None  # what it stands for has no value yet
+
+
+def _comparable(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(value if isinstance(value, _SCALARS) else None for value in values)
 
 
 def _identity(function: Callable[..., Any]) -> Any:

@@ -22,10 +22,11 @@ from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from flows import direct, plans, sql, writes
+from flows import direct, plans, sessions, sql, writes
 from flows.clock import monotonic
 from flows.database import is_interruption, is_lost, pipeline
 from flows.errors import ContextError, DatabaseError
+from flows.reading import Reading
 from flows.records import RunRecord
 from flows.suspension import ClaimLost, Interrupted
 
@@ -43,15 +44,13 @@ REFUSED = "the database would not take a memo of this run: {}"
 
 _Connection = psycopg.Connection[Any]
 
-_REMEMBERING = ("SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "LOCK", "SET")
-"""Commands after which a session still knows the statements that it has prepared."""
-
 
 class AttemptTransaction:
     """The engine's side of `wf.tx`.
 
     Attributes:
         number: how many transactions the attempt has opened.
+        reading: the streams and copies on the connection.
         interruption: an error after which the attempt must be done again, None if there was none.
         is_executing: whether a statement of the user's is under way.
     """
@@ -79,7 +78,9 @@ class AttemptTransaction:
         self._is_in_step = False
         self._has_savepoint = False
         self._is_direct = False
+        self._is_touched = False
         self._blocks = 0
+        self.reading = Reading()
         self._stopping = threading.Lock()
         self.is_executing = False
         self._record: RunRecord | None = None
@@ -109,13 +110,20 @@ class AttemptTransaction:
             and connection.info.transaction_status is not TransactionStatus.INTRANS
         )
 
+    @property
+    def is_held(self) -> bool:
+        """Whether user code is inside a block or a copy, so that nothing can be committed."""
+        return self._blocks > 0 or self.reading.is_on
+
     def connection(self) -> _Connection:
         """Return the connection, in a transaction that is fenced and ready for user statements.
 
         Raises:
             ClaimLost: another worker has the run.
+            ContextError: it is busy with a stream or a copy.
             Interrupted: no connection can be had, or the one that was open is lost.
         """
+        self.reading.check()
         try:
             if self._connection is None:
                 self._connection = self._open()
@@ -124,7 +132,7 @@ class AttemptTransaction:
                 self._connection.execute("SAVEPOINT flows_step")
                 self._has_savepoint = True
         except psycopg.Error as error:
-            if not is_interruption(error):
+            if not self._interrupts(error, of_ours=True):
                 raise
             self._suspend(Interrupted(f"wf.tx cannot go on: {error}"))
         return self._connection
@@ -142,6 +150,7 @@ class AttemptTransaction:
         self._is_in_step = False
         if self._connection is None or not self._has_savepoint:
             return
+        self.reading.end()
         if self.is_aborted:
             raise ContextError(
                 "the step returned although a statement on wf.tx had failed, which undid its"
@@ -157,7 +166,11 @@ class AttemptTransaction:
         if self._connection is None or not self._has_savepoint:
             return
         self._has_savepoint = self._is_direct = False
-        if self.interruption is None:
+        self.reading.end()
+        if self._connection.info.transaction_status is TransactionStatus.ACTIVE:
+            # Within a COPY that execute() has begun: no statement reaches it any more.
+            self._connection.close()
+        elif self.interruption is None:
             with contextlib.suppress(psycopg.Error), self.watch():
                 # An error here is an interruption, which watch() has noted.
                 self._connection.execute("ROLLBACK TO SAVEPOINT flows_step")
@@ -167,12 +180,15 @@ class AttemptTransaction:
         """Commit business writes and records together; closes the transaction.
 
         Raises:
-            ContextError: user code is inside `with wf.tx.transaction():`.
+            ContextError: user code is inside `with wf.tx.transaction():`, a stream or a copy; the
+                transaction stays open.
+            Interrupted: earlier memos or this transaction could not be committed; it is closed.
             psycopg.Error: it failed; the transaction is closed all the same.
         """
         connection = self._connection
         if connection is None:
             return
+        self.reading.check()
         if self._blocks:
             raise ContextError(
                 "a step was finished inside `with wf.tx.transaction():`, where commit='step'"
@@ -204,9 +220,16 @@ class AttemptTransaction:
         try:
             yield
         except psycopg.Error as error:
-            if self._connection is not None and is_interruption(error):
+            if self._connection is not None and self._interrupts(error):
                 self.interruption = error
             raise
+
+    def _interrupts(self, error: psycopg.Error, *, of_ours: bool = False) -> bool:
+        connection = self._connection
+        if connection is not None and error.sqlstate is None and not connection.closed:
+            # psycopg has refused something, as a cursor that is closed; nobody was asked.
+            return False
+        return is_interruption(error, of_ours=of_ours)
 
     @contextlib.contextmanager
     def block(self) -> Iterator[psycopg.Transaction]:
@@ -253,14 +276,17 @@ class AttemptTransaction:
         finally:
             self.end_statement()
 
-    def executed(self, tag: str | None) -> None:
-        """Note what a statement of the user's did: the session may have forgotten what it knew.
+    def executed(self, traits: sessions.Traits, tag: str | None) -> None:
+        """Note what a statement of the user's did to the session.
 
         Args:
+            traits: what its text says.
             tag: the command tag of the server, None if there was none.
         """
-        if tag is None or not tag.startswith(_REMEMBERING):
+        if sessions.forgets(tag):
             self._is_direct = False
+        if sessions.leaves_something(traits, tag):
+            self._is_touched = True
 
     def end_statement(self) -> None:
         """No statement of the user's is under way any more."""
@@ -351,7 +377,7 @@ class AttemptTransaction:
     def _send(self, connection: _Connection, earlier: RunRecord, record: RunRecord) -> None:
         """Write and commit; memos from before the transaction go with it or are there already."""
         if not self._engine.committer.settle(self._run):
-            self._suspend(Interrupted("earlier memos could not be committed"))
+            raise Interrupted("earlier memos could not be committed")
         if self._run.refused is not None:
             raise DatabaseError(REFUSED.format(self._run.refused))
         record.steps = {**earlier.steps, **record.steps}
@@ -368,16 +394,18 @@ class AttemptTransaction:
 
     def _commit(self, connection: _Connection, record: RunRecord) -> None:
         engine = self._engine
+        if self._is_touched:
+            sessions.take_back(connection)
         told = writes.notifications([record], engine.notify_channel, engine.awaited)
         statements = chain(writes.statements_for([record]), told)
         if self._is_direct and direct.takes(record):
             try:
                 direct.commit(connection, engine.schema, statements)
-            except pg.InvalidSqlStatementName:
+            except pg.InvalidSqlStatementName as error:
                 # By a DROP behind another statement in one text, say, of which nothing is seen
                 # here. It will do so again.
                 engine.sends_directly = False
-                self._suspend(Interrupted("the session has forgotten its prepared statements"))
+                raise Interrupted("the session has forgotten its prepared statements") from error
             return
         with pipeline(connection):
             writes.send(connection, engine.schema, statements)
@@ -386,9 +414,13 @@ class AttemptTransaction:
             connection.execute("COMMIT")
 
     def _roll_back(self, connection: _Connection) -> None:
-        with contextlib.suppress(psycopg.Error):
-            # A connection that cannot roll back is lost, and the server has rolled back.
-            connection.rollback()
+        self.reading.end()
+        if not self.is_held:
+            with contextlib.suppress(psycopg.Error):
+                connection.rollback()
+                return
+        # Lost, so that the server has rolled back, or held by user code for ever: it will.
+        connection.close()
 
     def _keep(self, record: RunRecord) -> None:
         """Leave to the committer what stays true although the transaction is undone."""
@@ -419,8 +451,14 @@ class AttemptTransaction:
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         self._has_savepoint = False
-        if connection is not None:
-            self._engine.pool.putconn(connection)
+        if connection is None:
+            return
+        if self._is_touched and not self._engine.is_pooled and not connection.closed:
+            with contextlib.suppress(psycopg.Error):
+                # Of a connection that is lost, which the pool replaces.
+                sessions.clean(connection)
+        self._is_touched = False
+        self._engine.pool.putconn(connection)
 
 
 def _cut(connection: _Connection) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 from flows.errors import ContextError
+from flows.sessions import Traits, traits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,35 +149,63 @@ class _AttemptCursor(psycopg.Cursor[Any]):
         self._owner = owner
         self._number = number
 
-    def execute(self, *args: Any, **options: Any) -> Any:
+    def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        traits = _checked(query)
         with self._owner._statement(self._number):  # noqa: SLF001  the two classes are one piece
-            super().execute(*args, **options)
-            self._owner._attempt.executed(self.statusmessage)  # noqa: SLF001
+            super().execute(query, *args, **options)
+            self._owner._attempt.executed(traits, self.statusmessage)  # noqa: SLF001
         return self
 
-    def executemany(self, *args: Any, **options: Any) -> None:
+    def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+        traits = _checked(query)
         with self._owner._statement(self._number):  # noqa: SLF001
-            super().executemany(*args, **options)
-            self._owner._attempt.executed(self.statusmessage)  # noqa: SLF001
+            super().executemany(query, *args, **options)
+            self._owner._attempt.executed(traits, self.statusmessage)  # noqa: SLF001
 
-    def stream(self, *args: Any, **options: Any) -> Iterator[Any]:
+    def stream(self, query: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        rows = self._stream(_checked(query), super().stream(query, *args, **options))
+        return self._owner._attempt.reading.add(rows)  # noqa: SLF001
+
+    def _stream(self, traits: Traits, found: Iterator[Any]) -> Generator[Any, None, None]:
+        attempt = self._owner._attempt  # noqa: SLF001
         with (
             self._owner._statement(self._number) as code,  # noqa: SLF001
-            _closing(super().stream(*args, **options)) as rows,
+            attempt.reading.streaming(attempt.connection()),
+            _closing(found) as rows,
         ):
+            attempt.executed(traits, "SELECT")
             for row in rows:
                 with code.user_code():
                     yield row
 
     @contextlib.contextmanager
-    def copy(self, *args: Any, **options: Any) -> Iterator[psycopg.Copy]:
+    def copy(self, statement: Any, *args: Any, **options: Any) -> Iterator[psycopg.Copy]:
         # Its methods count as user code: one that is interrupted ends the copy with an error.
+        traits = _checked(statement)
+        attempt = self._owner._attempt  # noqa: SLF001
         with (
             self._owner._statement(self._number) as code,  # noqa: SLF001
-            super().copy(*args, **options) as copy,
-            code.user_code(),
+            attempt.reading.copying(),
+            super().copy(statement, *args, **options) as copy,
         ):
-            yield copy
+            attempt.executed(traits, "COPY")
+            with code.user_code():
+                yield copy
+
+
+def _checked(query: Any) -> Traits:
+    """Return what the text of a statement says.
+
+    Raises:
+        ContextError: it would end the transaction.
+    """
+    traits = traits_of(query)
+    if traits.ends:
+        raise ContextError(
+            "wf.tx is committed and rolled back by the engine, not by statements; raise, or use"
+            " `with wf.tx.transaction():`"
+        )
+    return traits
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import psycopg
 from flows import leases, run_logging
 from flows.attempt import Attempt
 from flows.claims import ClaimedRun, claim_runs, sweep_waiting
-from flows.clock import monotonic, seconds
+from flows.clock import LONGEST, LONGEST_WAIT_S, monotonic, seconds
 from flows.config import (
     DEFAULT_NOTIFY_CHANNEL,
     DEFAULT_TIMEOUT_GRACE,
@@ -58,6 +58,8 @@ INTERRUPT_GRACE_S = 0.5
 cut off."""
 
 TURN_S = 0.5
+
+_SPANS = ("poll_interval", "max_poll_interval", "graceful_shutdown_timeout", "timeout_grace")
 
 
 class Worker:
@@ -130,7 +132,7 @@ class Worker:
         self._timeout_grace_s = seconds(timeout_grace)
         self._on_stuck = on_stuck
         self._logger = logger or logging.getLogger("flows")
-        self._worker_id = worker_id or uuid.uuid4()
+        self._worker_id = self._registered_id = worker_id or uuid.uuid4()
         self._supervisor_id = supervisor_id
         self._board, self._meter = board, meter
         # SimpleQueue.put may be called in a signal handler, Event.set may not.
@@ -286,6 +288,8 @@ class Worker:
         if self._services is None:
             self._registry.check_not_empty()
             run_logging.install()
+            # By the services, before anything is claimed.
+            self._registered_id = self._worker_id
             self._services = Services.open(
                 self._dsn,
                 self._listen_dsn,
@@ -365,18 +369,26 @@ class Worker:
         self._worker_id = uuid.uuid4()
         self._logger.warning("lease lost; registering anew as worker %s", self._worker_id)
 
-    def _check_lease(self, connection: Connection) -> None:
+    def _check_lease(self, connection: Connection) -> uuid.UUID:
+        """Return the id to claim under: what nobody has registered, anybody may give back."""
+        worker_id = self._worker_id
         if self._supervisor_id is None:
-            return
+            if worker_id != self._registered_id:
+                # The lease keeper may not have come so far yet.
+                identity = self._identity()._replace(worker_id=worker_id)
+                leases.register_worker(connection, self._config, identity)
+                self._registered_id = worker_id
+            return worker_id
         now_s = monotonic()
-        if now_s - self._lease_checked_s < seconds(leases.RENEW_INTERVAL):
-            return
-        if not leases.is_live(connection, self._config, self._worker_id):
-            raise LeaseLostError(f"worker {self._worker_id} has lost its lease")
-        self._lease_checked_s = now_s
+        if now_s - self._lease_checked_s >= seconds(leases.RENEW_INTERVAL):
+            if not leases.is_live(connection, self._config, worker_id):
+                raise LeaseLostError(f"worker {worker_id} has lost its lease")
+            self._lease_checked_s = now_s
+        return worker_id
 
     def _claim_one(self, connection: Connection) -> ClaimedRun | None:
         names = self._registry.names()
+        worker_id = self._check_lease(connection)
         # Workflows take turns, and so do the shards of each, or a flooded one would starve others.
         first, turn = self._rotation % len(names), self._rotation // len(names)
         self._rotation += 1
@@ -390,7 +402,7 @@ class Worker:
                 self._config.schema,
                 shards,
                 1,
-                self._worker_id,
+                worker_id,
                 run_timeout_s=None if timeout is None else seconds(timeout),
             )
             if claimed.runs:
@@ -421,13 +433,15 @@ class Worker:
         if services is None:
             return
         engine = services.engine
-        if scheduler is not None:
-            scheduler.stop()
+        # First of all: an executor that becomes free meanwhile would have another run claimed.
         for dispatcher, _ in lanes:
             dispatcher.stop()
+        if scheduler is not None:
+            scheduler.stop()
         self._by_shard.clear()
         pools = [executors for _, executors in lanes]
-        self._give_back(engine, [run for pool in pools for run in pool.take_waiting()])
+        for pool in pools:
+            pool.give_back()
         self._finish(engine, pools)
         services.close(self._dsn, self._config, self._identity())
         self._worker_id = uuid.uuid4()
@@ -437,7 +451,7 @@ class Worker:
         while self._grace is None or self._is_retiring:
             if _all_stopped(pools, monotonic() + TURN_S):
                 return
-        deadline_s = monotonic() + seconds(self._grace)
+        deadline_s = monotonic() + min(seconds(self._grace), LONGEST_WAIT_S)
         if _all_stopped(pools, deadline_s):
             return
         engine.abandoned.set()
@@ -455,11 +469,6 @@ class Worker:
             released = RunRecord(record.shard, record.run_id, record.claim)
             engine.committer.submit(released, Outcome(OutcomeKind.RELEASED))
 
-    def _give_back(self, engine: Engine, runs: list[ClaimedRun]) -> None:
-        for run in runs:
-            record = RunRecord(run.shard, run.run_id, run.claim)
-            engine.committer.submit(record, Outcome(OutcomeKind.RELEASED))
-
 
 def _all_stopped(pools: list[ExecutorPool], deadline_s: float) -> bool:
     """Ask every pool to stop, and tell whether all have."""
@@ -473,6 +482,10 @@ def _check_durations(
     graceful_shutdown_timeout: timedelta | None,
     timeout_grace: timedelta,
 ) -> None:
+    spans = (poll_interval, max_poll_interval, graceful_shutdown_timeout, timeout_grace)
+    for name, span in zip(_SPANS, spans, strict=True):
+        if span is not None and span > LONGEST:
+            raise ConfigError(f"{name} must be at most a thousand years, not {span!r}")
     if poll_interval <= timedelta() or max_poll_interval < poll_interval:
         raise ConfigError("polling needs 0 < poll_interval <= max_poll_interval")
     if graceful_shutdown_timeout is not None and graceful_shutdown_timeout < timedelta():

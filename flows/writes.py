@@ -42,7 +42,8 @@ __all__ = [
 ]
 
 
-_UNFINISHED = {OutcomeKind.SLEEPING, OutcomeKind.WAITING_EVENT, OutcomeKind.RELEASED}
+_QUEUED = (OutcomeKind.RELEASED, OutcomeKind.NOT_BEGUN)
+_UNFINISHED = {OutcomeKind.SLEEPING, OutcomeKind.WAITING_EVENT, *_QUEUED}
 
 
 MAX_STATEMENT_BYTES = 32 * 1024 * 1024
@@ -123,7 +124,7 @@ def shards_to_look_at(records: Sequence[RunRecord]) -> set[str]:
         record.shard
         for record in records
         if (outcome := record.outcome) is not None
-        and (outcome.wake_in_s is not None or outcome.kind is OutcomeKind.RELEASED)
+        and (outcome.wake_in_s is not None or outcome.kind in _QUEUED)
     }
 
 
@@ -172,6 +173,7 @@ def _outcome_statements(shard: str, records: list[RunRecord]) -> Iterator[Statem
     completed = ended.pop(OutcomeKind.COMPLETED, None)
     failed = ended.pop(OutcomeKind.FAILED, None)
     cancelled = ended.pop(OutcomeKind.CANCELLED, None)
+    not_begun = ended.pop(OutcomeKind.NOT_BEGUN, None)
     yielded = sorted(chain(*ended.values()), key=lambda pair: _run_id(pair[0]))
     if completed:
         yield _completed(shard, completed)
@@ -188,6 +190,15 @@ def _outcome_statements(shard: str, records: list[RunRecord]) -> Iterator[Statem
     if cancelled:
         identity = _identify(shard, [record for record, _ in cancelled])
         yield Statement("cancel_runs", identity, len(cancelled))
+    if not_begun:
+        yield Statement(
+            "give_back_runs",
+            {
+                **_identify(shard, [record for record, _ in not_begun]),
+                "later_s": Float8Array([outcome.later_s for _, outcome in not_begun]),
+            },
+            len(not_begun),
+        )
     if yielded:
         yield Statement(
             "yield_runs",
@@ -283,6 +294,7 @@ def _step_values(shard: str, steps: list[tuple[RunRecord, StepRecord]]) -> dict[
         "attempts": Int8Array([step.attempts for step in memos]),
         "seconds": Float8Array([step.seconds for step in memos]),
         "ages": Float8Array([max(0.0, now_s - step.ended_s) for step in memos]),
+        "places": Int8Array([step.place for step in memos]),
     }
 
 
@@ -297,6 +309,7 @@ def _wait_values(shard: str, waits: list[tuple[RunRecord, WaitRecord]]) -> dict[
         "payload_bytes": ByteaArray([wait.payload.binary for wait in memos]),
         "codecs": TextArray([wait.payload.codec for wait in memos]),
         "satisfied": Int8Array([int(wait.is_satisfied) for wait in memos]),
+        "places": Int8Array([wait.place for wait in memos]),
     }
 
 
@@ -308,4 +321,5 @@ def _random_values(shard: str, randoms: list[tuple[RunRecord, RandomRecord]]) ->
         "kinds": TextArray([value.kind for value in memos]),
         "texts": TextArray([value.text for value in memos]),
         "numbers": Int8Array([value.number for value in memos]),
+        "places": Int8Array([value.place for value in memos]),
     }

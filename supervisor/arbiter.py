@@ -19,7 +19,7 @@ from __future__ import annotations
 import enum
 import faulthandler
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows import clock
 from flows.supervisor.console import terminals
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from flows.supervisor.generations import Generations
     from flows.supervisor.jobs import Job, WorkflowPlan
     from flows.supervisor.notify import ServiceManager
-    from flows.supervisor.plan import Announcer, MaintenanceMain, Plan
+    from flows.supervisor.plan import Announcer, Level, MaintenanceMain, Plan
     from flows.supervisor.processes import Processes
 
 __all__ = ["STOP", "WISHES", "Arbiter"]
@@ -140,6 +140,7 @@ class Arbiter:
             generations,
             self._reloading,
             self.stacks,
+            silence=self._measuring.silence,
             phase=self._phase_name,
             stop=self._stop,
         )
@@ -182,7 +183,7 @@ class Arbiter:
         try:
             self._task = self._generations.start(self._plan.order(title, job))
         except OSError as error:
-            self._say(f"{title.removeprefix('flows: ')} cannot be started: {error}")
+            self._say(f"{title.removeprefix('flows: ')} cannot be started: {error}", level="error")
             self._exit_code = ExitCode.INTERNAL
             self._phase = _Phase.CLOSING
 
@@ -214,7 +215,7 @@ class Arbiter:
             self._watching.act_on_time(now_s, self._workflows)
         if self._give_up_s is not None and self._give_up_s <= now_s:
             self._give_up_s = None
-            self._say("not stopped in time: killing what is left")
+            self._say("not stopped in time: killing what is left", level="warning")
             self._kill()
         self._measuring.act_on_time(now_s, self._phase_name(), self._fleet)
 
@@ -259,7 +260,7 @@ class Arbiter:
         grace_s = self._plan.settings.grace_s
         self._give_up_s = clock.monotonic() + grace_s + _KILL_MARGIN_S
         patience = f", for at most {grace_s:g} s" if self._fleet.crew and not self._drained else ""
-        self._say(f"{reason}: stopping{patience}")
+        self._say(f"{reason}: stopping{patience}", event="stopping")
         self._service.stopping(reason)
         self._reloading.stop()
         self._crew.stop()
@@ -285,8 +286,8 @@ class Arbiter:
                 self._tell_service()
             case Prepared():
                 self._on_prepared(message)
-            case Notice(text):
-                self._say(text)
+            case Notice(text, level, event):
+                self._say(text, level=level, event=event)
             case Measured(changes):
                 self._measuring.add(changes)
             case _:
@@ -294,8 +295,8 @@ class Arbiter:
 
     def _on_count(self, message: Message) -> None:
         match message:
-            case Counted(unfinished):
-                self.operations.on_counted(unfinished)
+            case Counted():
+                self.operations.on_counted(message)
             case Progress(unfinished):
                 self._announcer.show(unfinished)
                 self._give_up_on_broken(unfinished)
@@ -314,7 +315,7 @@ class Arbiter:
     def _on_prepared(self, message: Prepared) -> None:
         self._prepared = message
         for key in message.begun:
-            self._say(f"begun {key}")
+            self._say(f"begun {key}", event="begun", key=key)
 
     def _on_drained(self, failed: dict[str, int]) -> None:
         if self._phase is not _Phase.RUNNING:
@@ -336,6 +337,7 @@ class Arbiter:
     # Deaths
 
     def _on_death(self, died: Died) -> None:
+        self.operations.on_death(died.child)
         if died.child is self._task:
             self._on_task_done(died)
         elif self._reloading.owns(died.child):
@@ -364,7 +366,8 @@ class Arbiter:
                 self._reloading.watch_files(self._processes)
             return
         if died.code < 0 and not self._interrupted:
-            self._say(f"{self._phase.name.lower()}: the process {describe_status(died.code)}")
+            text = f"{self._phase.name.lower()}: the process {describe_status(died.code)}"
+            self._say(text, level="error", event="died")
             self._exit_code = ExitCode.INTERNAL
         elif died.code > 0 and not self._exit_code:
             self._exit_code = died.code
@@ -393,12 +396,12 @@ class Arbiter:
         maintenance.due_s = None
         if maintenance.member is None:
             self._phase = _Phase.DONE
-            self._say("stopped")
+            self._say("stopped", event="stopped")
             return
         if self._give_up_s is None:
             self._give_up_s = clock.monotonic() + _CLOSE_S
         if self._crew.all_released:
             maintenance.member.child.send_signal(signal.SIGTERM)
 
-    def _say(self, text: str) -> None:
-        self._announcer.say(text)
+    def _say(self, text: str, /, *, level: Level = "info", **fields: Any) -> None:
+        self._announcer.say(text, level=level, **fields)

@@ -12,12 +12,14 @@ import msgspec
 
 from flows import clock
 from flows.supervisor.outlet import Outlet
+from flows.supervisor.stack_records import StackRecord, StackRecords
 from flows.supervisor.streams import RECORD, LogStyle
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from flows.supervisor.messages import Unfinished
+    from flows.supervisor.plan import Level
 
 __all__ = ["LineConsole", "TerminalConsole", "describe_unfinished", "open_console", "terminals"]
 
@@ -38,23 +40,26 @@ class LineConsole:
     def __init__(self, style: LogStyle = LogStyle()) -> None:  # noqa: B008  immutable
         """Prepare to write in a style."""
         self._is_json = style.format == "json"
-        self._outlet = Outlet(2, self._event)
+        self._outlet = Outlet(2, lambda text: self._event(text, "warning", {}))
+        self._stacks = StackRecords()
         self._next_s = 0.0
         self._last = ""
 
     @property
     def is_behind(self) -> bool:
         """Whether `catch_up` has something to do."""
-        return self._outlet.is_behind
+        return self._outlet.is_behind or self._stacks.is_open
 
     def catch_up(self) -> None:
-        """Write what stderr did not take before."""
+        """Write what stderr did not take before, and stacks to which nothing more comes."""
+        self._write_stacks(self._stacks.take_whole(clock.monotonic()))
         self._outlet.flush()
 
-    def say(self, text: str) -> None:
-        """Announce an event."""
+    def say(self, text: str, /, *, level: Level = "info", **fields: Any) -> None:
+        """Announce an event; its fields are for those who read JSON."""
+        self._write_stacks(self._stacks.take())
         for line in [text] if self._is_json else text.splitlines():
-            self._write(self._event(line))
+            self._write(self._event(line, level, fields))
 
     def pass_on(self, process: str, pid: int, line: str) -> None:
         """Write a line of a child's output.
@@ -66,6 +71,10 @@ class LineConsole:
         """
         if not self._is_json:
             self._write(f"{process} | {line}")
+            return
+        taken = self._stacks.feed(process, pid, line, clock.monotonic())
+        self._write_stacks(taken.records)
+        if taken.is_of_stack:
             return
         self._write(_as_json({"process": process, "pid": pid, **_fields(line)}))
 
@@ -80,12 +89,18 @@ class LineConsole:
 
     def close(self) -> None:
         """Write what is left, for a moment, and leave the terminal as it was."""
+        self._write_stacks(self._stacks.take())
         self._outlet.flush(_LAST_WORDS_S)
 
-    def _event(self, text: str) -> str:
-        if self._is_json:
-            return _as_json({"process": "supervisor", "pid": os.getpid(), "message": text})
-        return f"flows: {text}"
+    def _event(self, text: str, level: Level, fields: dict[str, Any]) -> str:
+        if not self._is_json:
+            return f"flows: {text}"
+        document = {"process": "supervisor", "pid": os.getpid(), "level": level, "message": text}
+        return _as_json(document | {k: v for k, v in fields.items() if v is not None})
+
+    def _write_stacks(self, records: list[StackRecord]) -> None:
+        for each in records:
+            self._write(_as_json(msgspec.structs.asdict(each)))
 
     def _write(self, line: str) -> None:
         self._outlet.write(line)

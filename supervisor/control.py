@@ -5,12 +5,12 @@
 
 A client sends one request. It is answered when it is done; what happens before comes as
 `{"say": …}`. Only the user who runs the supervisor can connect. Nothing is waited for: a client
-that sends nonsense, or does not read, is let go, and nobody else notices.
+that sends nonsense, or does not read, is let go, and nobody else notices. Where the system has
+no descriptor left for a client, who connects waits until it has.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from pathlib import Path
@@ -31,6 +31,10 @@ __all__ = ["ControlServer", "Reply", "Request", "address_of", "bind", "default_p
 _MOST_BYTES = 1 << 16
 _MOST_CLIENTS = 32
 _LONGEST_PATH = 100
+
+_REST_S = 1.0
+"""How long not to listen when the system refuses a connection: it stays there to be refused again,
+so that who asked at once would do nothing else."""
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,6 +132,7 @@ class ControlServer:
         listener: socket.socket,
         path: Path,
         answer: Callable[[Request, Reply], None],
+        say: Callable[[str], None],
     ) -> None:
         """Listen.
 
@@ -136,8 +141,11 @@ class ControlServer:
             listener: bound already.
             path: where; removed at the end.
             answer: called with each request.
+            say: tells of a system that refuses connections.
         """
         self._processes = processes
+        self._say = say
+        self._is_refused = False
         self._listener = listener
         self._path = path
         self._answer = answer
@@ -153,13 +161,32 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
     def _accept(self) -> list[Happening]:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             connection, _ = self._listener.accept()
-            if len(self._clients) >= _MOST_CLIENTS:
-                connection.close()
-            else:
-                self._clients.add(_Client(self._processes, connection, self._answer, self._clients))
+        except (BlockingIOError, ConnectionAbortedError):
+            return []
+        except OSError as error:
+            self._on_refused(error)
+            return []
+        self._is_refused = False
+        if len(self._clients) >= _MOST_CLIENTS:
+            connection.close()
+            return []
+        try:
+            client = _Client(self._processes, connection, self._answer, self._clients)
+        except OSError as error:
+            connection.close()
+            self._on_refused(error)
+        else:
+            self._clients.add(client)
         return []
+
+    def _on_refused(self, error: OSError) -> None:
+        """Go on without the connection, and say so once until there is one again."""
+        if not self._is_refused:
+            self._is_refused = True
+            self._say(f"control: cannot take a connection: {error}; trying until it works again")
+        self._processes.rest(self._listener, _REST_S)
 
 
 class _Client:

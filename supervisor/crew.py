@@ -10,14 +10,14 @@ from __future__ import annotations
 import signal
 import uuid
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flows import clock
 from flows.ids import RunKey
 from flows.metrics import CRASHES, MAINTENANCE_RESTARTS, RECOVERY_SECONDS, RESTARTS, RUNS_ENDED
 from flows.supervisor import cores
-from flows.supervisor.blame import blame, is_crash
+from flows.supervisor.blame import blame, cause_of, is_crash
 from flows.supervisor.fleet import Broken, Fleet, Member, Restart, StartFailed
 from flows.supervisor.happenings import describe_status
 from flows.supervisor.jobs import Work
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from flows.supervisor.happenings import ChildProcess, Died
     from flows.supervisor.measuring import Measuring
     from flows.supervisor.messages import Ready
-    from flows.supervisor.plan import Plan
+    from flows.supervisor.plan import Plan, Say
     from flows.supervisor.processes import Processes
 
 __all__ = ["Crew", "Rollout"]
@@ -55,10 +55,14 @@ class Rollout:
     Attributes:
         waiting: the members whose turn has not come.
         done: called at the end, with what went wrong, or None.
+        fresh: places whose first process is still to become ready.
+        failure: why it ends as soon as no successor boots.
     """
 
     waiting: deque[Member]
     done: Callable[[str | None], None]
+    fresh: set[Slot | None] = field(default_factory=set)
+    failure: str | None = None
 
 
 class Crew:
@@ -70,7 +74,7 @@ class Crew:
         processes: Processes,
         generations: Generations,
         maintenance: Callable[[], ChildMain],
-        say: Callable[[str], None],
+        say: Say,
         measuring: Measuring,
     ) -> None:
         """Make a crew of nobody.
@@ -93,6 +97,7 @@ class Crew:
         self._rollouts: deque[Rollout] = deque()
         self._unreleased: dict[uuid.UUID, tuple[str, Release]] = {}
         self._oom_kills = OomKills()
+        self._is_stopping = False
 
     @property
     def all_released(self) -> bool:
@@ -108,7 +113,13 @@ class Crew:
         except OSError as error:
             wait_s = max(0.05, slot.backoff.next_s(0.0))
             slot.due_s = clock.monotonic() + wait_s
-            self._say(f"{slot.name} cannot be forked: {error}; trying again in {wait_s:.1f} s")
+            self._say(
+                f"{slot.name} cannot be forked: {error}; trying again in {wait_s:.1f} s",
+                level="warning",
+                event="not_started",
+                workflow=slot.workflow,
+            )
+            self._fail_rollouts(slot, f"{slot.name} cannot be forked: {error}")
             return
         slot.fill(member)
         if slot is self.fleet.maintenance:
@@ -132,7 +143,7 @@ class Crew:
             number = self._generations.number
             member = Member(slot.name, child, slot.workflow, worker_id, number, core)
         on = "" if member.core is None else f", core {member.core}"
-        self._say(f"{slot.name} started (pid {child.pid}{on})")
+        self._say(f"{slot.name} started (pid {child.pid}{on})", event="started", **member.facts)
         return member
 
     def _core_for(self, slot: Slot) -> int | None:
@@ -163,7 +174,8 @@ class Crew:
         elif isinstance(message, Refused):
             if found is not None:
                 found[1].refused = message
-            self._say(f"{found[1].name if found else 'error'}: {message.reason}")
+            name, facts = (found[1].name, found[1].facts) if found else ("error", {})
+            self._say(f"{name}: {message.reason}", level="error", event="refused", **facts)
         elif found is not None and isinstance(message, Finishing):
             found[1].finishing = True
         elif found is not None and isinstance(message, Stuck):
@@ -173,7 +185,10 @@ class Crew:
 
     def _on_ready(self, slot: Slot | None, member: Member) -> None:
         now_s = clock.monotonic()
-        self._say(f"{member.name} ready in {now_s - member.child.started_s:.2f} s")
+        after_s = round(now_s - member.child.started_s, 2)
+        self._say(f"{member.name} ready in {after_s:.2f} s", event="ready", **member.facts)
+        for rollout in self._rollouts:
+            rollout.fresh.discard(slot)
         before = None if slot is None else slot.became_ready(member, now_s)
         if slot is not None and slot.died_s is not None:
             if slot.workflow is not None:
@@ -183,8 +198,12 @@ class Crew:
             self.retire([before], "replaced")
 
     def _on_stuck(self, member: Member, what: str) -> None:
-        """Replace a process with a thread that does not come back; its other runs may finish."""
-        self._say(f"{member.name} (pid {member.child.pid}): {what}")
+        """Replace a process with a thread that does not come back; its other runs may finish.
+
+        One that is to end anyway is not replaced.
+        """
+        text = f"{member.name} (pid {member.child.pid}): {what}"
+        self._say(text, level="error", event="stuck", **member.facts)
         if member.leaving is None and not self.is_rolling(member):
             self.roll_out([member], lambda _: None)
 
@@ -193,11 +212,21 @@ class Crew:
         if message.runs:
             what = "run" if message.runs == 1 else "runs"
             alone = f", {len(message.suspects)} to run alone" if message.suspects else ""
-            self._say(f"{name}: {message.runs} {what} given back{alone}")
+            text = f"{name}: {message.runs} {what} given back{alone}"
+            self._say(text, event="given_back", child=name, runs=message.runs)
         for key in message.failed:
-            workflow = RunKey.parse(key).workflow_name_shard.rpartition("_")[0]
+            parsed = RunKey.parse(key)
+            workflow = parsed.workflow_name_shard.rpartition("_")[0]
             self._measuring.count(RUNS_ENDED, workflow, "failed")
-            self._say(f"{name}: run {key} failed: its process has died too often while it ran")
+            self._say(
+                f"{name}: run {key} failed: its process has died too often while it ran",
+                level="error",
+                event="run_failed",
+                child=name,
+                workflow=workflow,
+                run_id=str(parsed.run_id),
+                key=key,
+            )
 
     # Leaving
 
@@ -207,15 +236,18 @@ class Crew:
             member.leaving = reason
             self.fleet.leaving.append(member)
             member.child.channel.send(Retire())
-            self._say(f"{member.name} (pid {member.child.pid}) {reason}: finishing its runs")
+            text = f"{member.name} (pid {member.child.pid}) {reason}: finishing its runs"
+            self._say(text, event="retiring", **member.facts)
 
     def scale(self, workflow: str, count: int) -> None:
         """Have `count` processes of a workflow."""
-        self._say(f"workflow {workflow}: {count} process{'' if count == 1 else 'es'} from now on")
+        text = f"workflow {workflow}: {count} process{'' if count == 1 else 'es'} from now on"
+        self._say(text, event="scaled", workflow=workflow, processes=count)
         self.retire(self.fleet.scale(workflow, count, clock.monotonic()), "not needed")
 
     def stop(self) -> None:
         """Ask all workers to finish within the grace period; from here on none is replaced."""
+        self._is_stopping = True
         self._rollouts.clear()
         for slot in self.fleet.workers:
             slot.due_s = None
@@ -249,18 +281,31 @@ class Crew:
         how = f"{member.name} (pid {died.child.pid}) {describe_status(died.code)}"
         if slot is None:
             self.fleet.leaving.remove(member)
-            self._say(f"{how}, as it was to" if not died.code else how)
+            self._say_died(f"{how}, as it was to" if not died.code else how, member, died)
         elif member is slot.successor:
             slot.successor = None
-            self._say(how)
-            self._end_rollout(f"{member.name} cannot boot")
+            self._say_died(how, member, died)
+            self._end_rollout(f"{member.name} cannot boot: {_why(member, died)}")
         elif maintenance if slot is self.fleet.maintenance else workers:
             slot.rate = 0.0 if died.last is None else died.last.rate
-            return self._replace(slot, how)
+            return self._replace(slot, how, died)
         else:
             slot.member = None
-            self._say(f"{slot.name} {describe_status(died.code) if died.code else 'stopped'}")
+            what = describe_status(died.code) if died.code else "stopped"
+            self._say_died(f"{slot.name} {what}", member, died)
         return None
+
+    def _say_died(self, text: str, member: Member, died: Died, event: str = "died") -> None:
+        """Tell of a death; one that was asked for, or arranged, alarms nobody."""
+        is_asked = self._is_stopping or member.finishing or member.leaving is not None
+        is_normal = member.spared or (is_asked and not died.code)
+        self._say(
+            text,
+            level="error" if event == "broken" else "info" if is_normal else "warning",
+            event=event,
+            exit=cause_of(died.code, killed_for=member.killed_for),
+            **member.facts,
+        )
 
     def _release(self, member: Member, died: Died, *, stopping: bool) -> None:
         assert member.worker_id is not None
@@ -288,33 +333,36 @@ class Crew:
             keep_s = {name: span for name, span in kept.items() if span is not None}
             maintenance.child.channel.send(Serve(workflows, keep_s))
 
-    def _replace(self, slot: Slot, how: str) -> ExitCode | None:
-        now_s = clock.monotonic()
-        slot.last_exit = how
+    def _replace(self, slot: Slot, how: str, died: Died) -> ExitCode | None:
+        now_s, member = clock.monotonic(), slot.member
+        assert member is not None
+        slot.last_exit = how if member.refused is None else f"{how}: {_why(member, died)}"
         slot.died_s = slot.died_s or now_s
         verdict = self.fleet.judge(slot, now_s)
+        self._fail_rollouts(slot, f"{member.name} cannot boot: {_why(member, died)}")
         if isinstance(verdict, StartFailed):
-            self._say(how)
+            self._say_died(how, member, died)
             return verdict.code
         if slot.successor is not None:
             # It is on its way already.
             slot.member, slot.successor, slot.due_s = slot.successor, None, None
-            self._say(how)
+            self._say_died(how, member, died)
         elif isinstance(verdict, Restart):
             slot.restarts += 1
             self._count_restart(slot)
             slot.due_s = now_s + verdict.after_s
             when = f"in {verdict.after_s:.1f} s" if verdict.after_s else "now"
-            self._say(f"{how}; restarting {when}")
+            self._say_died(f"{how}; restarting {when}", member, died)
         elif isinstance(verdict, Broken):
             others = any(
                 each.member for each in self.fleet.workers if each.workflow == slot.workflow
             )
             what = "its other processes go on" if others else "its runs are not executed"
-            self._say(
+            text = (
                 f"{how}; workflow {slot.workflow} is broken: {what},"
                 f" the next try is in {verdict.after_s:g} s"
             )
+            self._say_died(text, member, died, event="broken")
         return None
 
     def _count_restart(self, slot: Slot) -> None:
@@ -325,9 +373,21 @@ class Crew:
 
     # Rollouts
 
-    def roll_out(self, members: Iterable[Member], done: Callable[[str | None], None]) -> None:
-        """Replace members one after another, after those that are being replaced already."""
-        self._rollouts.append(Rollout(deque(members), done))
+    def roll_out(
+        self,
+        members: Iterable[Member],
+        done: Callable[[str | None], None],
+        fresh: Iterable[Slot] = (),
+    ) -> None:
+        """Replace members one after another, after those that are being replaced already.
+
+        It is done when the `fresh` places, which have no process yet, have one that is ready, too.
+        Not while the supervisor stops: the next one would claim runs, and nobody asks it to finish.
+        """
+        if self._is_stopping:
+            done("the supervisor is stopping")
+            return
+        self._rollouts.append(Rollout(deque(members), done, set(fresh)))
         self._continue_rollouts()
 
     def is_rolling(self, member: Member) -> bool:
@@ -349,6 +409,12 @@ class Crew:
         for rollout in rollouts:
             rollout.done(why)
 
+    def _fail_rollouts(self, slot: Slot, failure: str) -> None:
+        """Have the rollouts end that wait for the first process of a place."""
+        for rollout in self._rollouts:
+            if slot in rollout.fresh:
+                rollout.failure = failure
+
     def _end_rollout(self, failure: str | None) -> None:
         if self._rollouts:
             self._rollouts.popleft().done(failure)
@@ -356,8 +422,13 @@ class Crew:
     def _continue_rollouts(self) -> None:
         while self._rollouts and not any(slot.successor for slot in self.fleet.workers):
             rollout = self._rollouts[0]
+            if rollout.failure is not None:
+                self._end_rollout(rollout.failure)
+                continue
             slot = self._next_slot(rollout)
             if slot is None:
+                if not rollout.fresh.isdisjoint(self.fleet.workers):
+                    return
                 self._end_rollout(None)
                 continue
             try:
@@ -373,3 +444,10 @@ class Crew:
                 if slot.member is member:
                     return slot
         return None
+
+
+def _why(member: Member, died: Died) -> str:
+    """Return why a process has ended: what it has said, or else how."""
+    if member.refused is None:
+        return f"it {describe_status(died.code)}"
+    return " ".join(member.refused.reason.split("\n"))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.supervisor.exits import BOOT_FAILURES, ExitCode
 from flows.supervisor.restart import Backoff, RestartBudget, RestartPolicy
@@ -68,6 +68,15 @@ class Member:
     leaving: str | None = None
     spared: bool = False
     killed_for: str | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an event of it is told with: which process it is."""
+        return {
+            "child": self.name,
+            "child_pid": self.child.pid,
+            "workflow": self.workflow or None,
+        }
 
 
 @dataclass(eq=False, slots=True)
@@ -217,8 +226,8 @@ class Fleet:
         present = [slot for slot in self.workers if slot.workflow == workflow]
         for _ in range(len(present), count):
             slot = Slot(workflow, workflow, Backoff(self.policy), due_s=now_s)
-            # Where it is one of several, its first failure to boot is not the supervisor's.
-            slot.was_ready = any(each.was_ready for each in present)
+            # Where others have worked, its first failure to boot is not the supervisor's.
+            slot.was_ready = any(each.was_ready for each in self.workers)
             self.workers.append(slot)
             present.append(slot)
         homeless = []
@@ -228,6 +237,10 @@ class Fleet:
         for index, slot in enumerate(present[:count], 1):
             place = f" [{index}/{count}]" if count > 1 else ""
             slot.name = f"worker {workflow}{place}"
+            for member in slot.members:
+                member.name = slot.name
+                # What it prints is told under this name; `ps` keeps the one before.
+                member.child.title = f"flows: {slot.name}"
         return homeless
 
     def find(self, child: ChildProcess) -> tuple[Slot | None, Member] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from flows.board import Board
@@ -29,20 +30,34 @@ class Handover:
     """
 
     def __init__(self, processes: Processes, order: Order) -> None:
-        """Open what the child of an order needs."""
+        """Open what the child of an order needs.
+
+        Raises:
+            OSError: the system has no descriptor or no memory left; nothing is left open.
+        """
         self._processes = processes
         self._order = order
-        self._ours, self._theirs = (Channel(end) for end in socket.socketpair())
-        self._output, output_fd = processes.open_output()
-        self._only_ours_to_hand = {"order": write_order(order)}
         self._board: Board | None = None
-        if isinstance(order.job, Work):
-            fd = Board.open(order.job.executors, order.job.rate)
-            self._board = Board(fd)
-            self._only_ours_to_hand["board"] = fd
-        if output_fd is not None:
-            self._only_ours_to_hand["output"] = output_fd
-        self._child: ChildProcess | None = None
+        with ExitStack() as ours, ExitStack() as theirs:
+            self._ours, self._theirs = (Channel(end) for end in socket.socketpair())
+            ours.callback(self._ours.close)
+            theirs.callback(self._theirs.close)
+            self._output, output_fd = processes.open_output()
+            self._only_ours_to_hand: dict[str, int] = {}
+            if self._output is not None and output_fd is not None:
+                ours.callback(self._output.close)
+                self._hand("output", output_fd, theirs)
+            self._hand("order", write_order(order), theirs)
+            if isinstance(order.job, Work):
+                fd = Board.open(order.job.executors, order.job.rate)
+                self._hand("board", fd, theirs)
+                self._board = Board(fd)
+                ours.callback(self._board.close)
+            self._of_ours, self._of_theirs = ours.pop_all(), theirs.pop_all()
+
+    def _hand(self, what: str, fd: int, theirs: ExitStack) -> None:
+        self._only_ours_to_hand[what] = fd
+        theirs.callback(os.close, fd)
 
     @property
     def fds(self) -> dict[str, int]:
@@ -52,10 +67,11 @@ class Handover:
 
     def adopt(self, pid: int) -> ChildProcess:
         """Take the child as one to be watched."""
-        self._child = self._processes.adopt(
+        child = self._processes.adopt(
             pid, self._ours, self._output, self._board, title=self._order.title
         )
-        return self._child
+        self._of_ours.pop_all()
+        return child
 
     def __enter__(self) -> Self:
         return self
@@ -66,15 +82,8 @@ class Handover:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._theirs.close()
-        for fd in self._only_ours_to_hand.values():
-            os.close(fd)
-        if self._child is None:
-            self._ours.close()
-            if self._output is not None:
-                self._output.close()
-            if self._board is not None:
-                self._board.close()
+        with self._of_ours:
+            self._of_theirs.close()
 
 
 def birth_of(order: Order, fds: dict[str, int], middle_pid: int | None = None) -> Birth:

@@ -30,6 +30,7 @@ class ChildProcess:
         board: its page of the scoreboard, None where it has none.
         title: what `ps` shows at first.
         started_s: when it was started, on the monotonic clock.
+        is_reaped: whether its death is seen, though perhaps not yet acted upon.
     """
 
     pid: int
@@ -39,13 +40,17 @@ class ChildProcess:
     board: Board | None = None
     title: str = ""
     started_s: float = field(default_factory=clock.monotonic)
+    is_reaped: bool = False
 
     def send_signal(self, signum: signal.Signals) -> None:
-        """Send a signal to the process; it is not reaped yet, so the pid is still its own."""
-        os.kill(self.pid, signum)
+        """Send a signal to the process, unless it is reaped: the pid may be another's then."""
+        if not self.is_reaped:
+            os.kill(self.pid, signum)
 
     def kill_group(self) -> None:
         """Kill what the process has started and left in its group, and the process."""
+        if self.is_reaped:
+            return
         # PermissionError: macOS answers so where only zombies are left in the group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -45,6 +45,7 @@ from flows.supervisor.messages import (
     Released,
     Serve,
 )
+from flows.supervisor.silence import Silence
 
 if TYPE_CHECKING:
     import uuid
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from flows.supervisor.endpoint import Endpoint
     from flows.supervisor.measuring import Measuring
     from flows.supervisor.messages import Prepared
+    from flows.supervisor.plan import Level
 
 __all__ = ["MaintenanceProgram"]
 
@@ -68,8 +70,11 @@ _RESCUE_S = 1.0
 _LOOK_AGAIN_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 """When to look again for runs of a dead worker, after its first release."""
 
+_RELEASE_AGAIN_S = 1.0
+"""When to try again to give back the runs of a dead worker, once the database has refused."""
+
 _RETAIN_AGAIN_S = 300.0
-"""When to try again to delete runs, once the database has refused."""
+"""When to begin the next pass of deleting runs, once the database has refused in one."""
 
 _RECONNECT_S = (0.1, 5.0)
 """First and longest wait before a lost connection is opened again."""
@@ -88,7 +93,8 @@ class MaintenanceProgram:
         poll_s: how often to look for due schedules without being told.
         drain: what to count in a drain, None if this is none.
         keep_s: how many seconds workflows keep runs that have ended, of those that do not for ever.
-        measuring: what is served as metrics; None where nobody wants to know.
+        measuring: where it shows that the database answers, and what is served as metrics; None
+            where nobody wants to know.
     """
 
     dsn: str
@@ -112,15 +118,18 @@ class _Maintenance:
         self._prepared = prepared
         self._end = end
         self._connection: Connection | None = None
+        self._silence = Silence() if program.measuring is None else program.measuring.silence
         self._reconnect_at_s = 0.0
         self._failures = 0
         self._asked: list[Count] = []
         self._renew_at_s = self._rescue_at_s = self._count_at_s = 0.0
         self._dead: deque[Release] = deque()
-        self._look_again: list[tuple[float, int, Release]] = []
+        self._look_again: list[tuple[float, int, Release, bool]] = []
+        self._refused: set[uuid.UUID] = set()
         self._looks = itertools.count()
         self._retention = Retention(program.config, program.keep_s)
         self._retain_at_s = 0.0
+        self._is_retention_refused = False
 
     def run(self) -> int:
         """Work until asked to stop, and return the exit code.
@@ -130,7 +139,9 @@ class _Maintenance:
             SchemaError: at the start, the tables are not there.
         """
         endpoint = self._serve_metrics()
+        self._silence.asked()
         self._connection = self._connect()
+        self._silence.answered()
         check_version(self._connection, self._program.config)
         scheduler = self._start_scheduler()
         self._end.channel.send(Ready())
@@ -193,13 +204,19 @@ class _Maintenance:
         return min(moments)
 
     def _try_to_work(self) -> None:
+        if self._connection is None and self._reconnect_at_s > clock.monotonic():
+            return
+        self._silence.asked()
         try:
             if self._connection is not None:
                 self._work(self._connection)
-            elif self._reconnect_at_s <= clock.monotonic():
+            else:
                 self._reconnect()
         except (psycopg.Error, DatabaseError) as error:
             self._lose(error)
+            if isinstance(error, DatabaseError) or is_lost(error):
+                return
+        self._silence.answered()
 
     def _connect(self) -> Connection:
         return connect(self._program.dsn, "flows maintenance")
@@ -210,7 +227,7 @@ class _Maintenance:
         self._renew_at_s = 0.0
         self._work(connection)
         self._failures = 0
-        self._tell("maintenance: the database is back")
+        self._tell("maintenance: the database is back", event="database_back")
 
     def _lose(self, error: psycopg.Error | DatabaseError) -> None:
         """Give the connection up and plan the next one."""
@@ -221,16 +238,20 @@ class _Maintenance:
         wait_s = min(longest_s, first_s * 2**self._failures) * (1 - random.random() / 2)  # noqa: S311  jitter
         self._reconnect_at_s = clock.monotonic() + wait_s
         if self._failures == 0:
-            self._tell(f"maintenance: {explain(error)}; trying until it works again")
+            text = f"maintenance: {explain(error)}; trying until it works again"
+            self._tell(text, "error", "database_away")
         self._failures = min(self._failures + 1, 16)
 
     def _work(self, connection: Connection) -> None:
-        """Do what is due, the most urgent first."""
-        self._release(connection)
+        """Do what is due, the most urgent first: whatever fails has not cost anybody a lease."""
         program, now_s = self._program, clock.monotonic()
         if self._renew_at_s <= now_s:
-            leases.renew_supervised(connection, program.config, program.supervisor_id)
+            # What cannot be released, the end of its lease will release.
+            leases.renew_supervised(
+                connection, program.config, program.supervisor_id, dead=self._refused
+            )
             self._renew_at_s = now_s + _RENEW_S
+        self._release(connection)
         if self._rescue_at_s <= now_s:
             rescued = leases.rescue_expired(connection, program.config)
             self._rescue_at_s = now_s + _RESCUE_S
@@ -242,9 +263,17 @@ class _Maintenance:
         if not self._retention.is_idle and self._retain_at_s <= now_s:
             self._retain(connection)
         while self._asked:
-            watch = DrainWatch(program.config, self._asked[0].workflows)
-            self._end.channel.send(Counted(watch.unfinished(connection)))
+            self._end.channel.send(self._answer(connection, self._asked[0]))
             del self._asked[0]
+
+    def _answer(self, connection: Connection, asked: Count) -> Counted:
+        try:
+            return Counted(DrainWatch(self._program.config, asked.workflows).unfinished(connection))
+        except psycopg.Error as error:
+            if is_lost(error):
+                raise
+            # Kept, it would cost one connection after the other, and nobody would be rescued.
+            return Counted({}, explain(error))
 
     def _retain(self, connection: Connection) -> None:
         """Delete a page of runs that are kept no longer, and plan the next one."""
@@ -255,29 +284,70 @@ class _Maintenance:
             if is_lost(error):
                 raise
             # Leases come first: what cannot be deleted must not cost a connection every second.
-            self._tell(f"maintenance: runs that are kept no longer stay: {explain(error)}")
-            self._retain_at_s = started_s + _RETAIN_AGAIN_S
+            self._on_not_retained(error, started_s)
             return
         ended_s = clock.monotonic()
-        pause = self._retention.next_pass_s() if is_over else pause_s(ended_s - started_s)
+        pause = pause_s(ended_s - started_s)
+        if is_over:
+            pause = _RETAIN_AGAIN_S if self._is_retention_refused else self._retention.next_pass_s()
+            self._is_retention_refused = False
+        self._retain_at_s = ended_s + pause
+
+    def _on_not_retained(self, error: psycopg.Error, started_s: float) -> None:
+        """Go on with the next shard; told once a pass, as all of them may be refused."""
+        if not self._is_retention_refused:
+            text = f"maintenance: runs that are kept no longer stay: {explain(error)}"
+            self._tell(text, "warning")
+        ended_s = clock.monotonic()
+        self._is_retention_refused = not self._retention.is_between_passes
+        pause = pause_s(ended_s - started_s) if self._is_retention_refused else _RETAIN_AGAIN_S
         self._retain_at_s = ended_s + pause
 
     def _release(self, connection: Connection) -> None:
         while self._dead:
             release = self._dead[0]
-            released = self._released(connection, release)
-            # Acknowledged only now: what is lost before is told again to the next process.
-            self._end.channel.send(released)
+            released = self._try_to_release(connection, release)
             self._dead.popleft()
-            now_s = clock.monotonic()
-            for delay_s in _LOOK_AGAIN_S:
-                heapq.heappush(self._look_again, (now_s + delay_s, next(self._looks), release))
+            if released is None:
+                self._look_in(_RELEASE_AGAIN_S, release, is_first=True)
+            else:
+                self._acknowledge(released, release)
         while self._look_again and self._look_again[0][0] <= clock.monotonic():
-            *_, release = self._look_again[0]
-            released = self._released(connection, release)
+            *_, release, is_first = self._look_again[0]
+            released = self._try_to_release(connection, release)
             heapq.heappop(self._look_again)
-            if released.runs or released.failed:
+            if released is None:
+                # Later looks may be refused: the worker counts as stopped, and is rescued from.
+                if is_first:
+                    self._look_in(_RELEASE_AGAIN_S, release, is_first=True)
+            elif is_first:
+                self._acknowledge(released, release)
+            elif released.runs or released.failed:
                 self._end.channel.send(released)
+
+    def _acknowledge(self, released: Released, release: Release) -> None:
+        # Only now: what is lost before is told again to the next process.
+        self._end.channel.send(released)
+        self._refused.discard(release.worker_id)
+        for delay_s in _LOOK_AGAIN_S:
+            self._look_in(delay_s, release, is_first=False)
+
+    def _look_in(self, delay_s: float, release: Release, *, is_first: bool) -> None:
+        look = (clock.monotonic() + delay_s, next(self._looks), release, is_first)
+        heapq.heappush(self._look_again, look)
+
+    def _try_to_release(self, connection: Connection, release: Release) -> Released | None:
+        """Release what a worker has left; None where the database refuses, which is told once."""
+        try:
+            return self._released(connection, release)
+        except psycopg.Error as error:
+            if is_lost(error):
+                raise
+            if release.worker_id not in self._refused:
+                self._refused.add(release.worker_id)
+                text = f"maintenance: runs of a dead worker cannot be given back: {explain(error)}"
+                self._tell(text, "warning")
+            return None
 
     def _released(self, connection: Connection, release: Release) -> Released:
         """Charge the suspects among a dead worker's runs, and give the others back."""
@@ -306,5 +376,5 @@ class _Maintenance:
             failed = drain.failed(connection, self._prepared.since)
             self._end.channel.send(Drained(failed))
 
-    def _tell(self, text: str) -> None:
-        self._end.channel.send(Notice(text))
+    def _tell(self, text: str, level: Level = "info", event: str | None = None) -> None:
+        self._end.channel.send(Notice(text, level, event))

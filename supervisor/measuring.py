@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from flows import clock
 from flows.metrics import Tally, observe, zeros
 from flows.supervisor.messages import Measured, Standing
+from flows.supervisor.silence import Silence
 
 if TYPE_CHECKING:
     import socket
@@ -60,6 +61,7 @@ class Measuring:
     Attributes:
         listener: where maintenance serves them; None where nobody wants to know.
         pulse: shows that the loop runs.
+        silence: how long the database has not answered.
         due_s: when to `act_on_time` next, on the monotonic clock; None for never.
     """
 
@@ -67,6 +69,7 @@ class Measuring:
         """Measure, if there is where to serve it."""
         self.listener = listener
         self.pulse = Pulse()
+        self.silence = Silence()
         self.due_s: float | None = None if listener is None else clock.monotonic()
         self._totals = Tally()
         self._unsent = Tally()

@@ -16,7 +16,7 @@ One JSON document a line. A socket that ends tells a child that its supervisor i
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import msgspec
@@ -82,9 +82,11 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Notice(msgspec.Struct, frozen=True, tag=True):
-    """Something that whoever watches should know."""
+    """Something that whoever watches should know; `event` names it for programs."""
 
     text: str
+    level: Literal["info", "warning", "error"] = "info"
+    event: str | None = None
 
 
 class Prepared(msgspec.Struct, frozen=True, tag=True):
@@ -172,9 +174,10 @@ class Count(msgspec.Struct, frozen=True, tag=True):
 
 
 class Counted(msgspec.Struct, frozen=True, tag=True):
-    """The answer to `Count`."""
+    """The answer to `Count`; `refused` says why there is none."""
 
     unfinished: Unfinished
+    refused: str | None = None
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):

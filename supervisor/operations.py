@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flows import clock
-from flows.supervisor.messages import Count
+from flows.supervisor.messages import Count, Counted
 from flows.supervisor.recycling import resident_bytes
 from flows.supervisor.state import ExecutingState, ProcessState, SupervisorState
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from flows.supervisor.crew import Crew
     from flows.supervisor.fleet import Member, Slot
     from flows.supervisor.generations import Generations
-    from flows.supervisor.messages import Unfinished
+    from flows.supervisor.happenings import ChildProcess
     from flows.supervisor.reloading import Reloading
+    from flows.supervisor.silence import Silence
     from flows.supervisor.stacks import Stacks
 
 __all__ = ["Operations"]
@@ -37,6 +38,7 @@ class Operations:
         reloading: Reloading,
         stacks: Stacks,
         *,
+        silence: Silence,
         phase: Callable[[], str],
         stop: Callable[[str], None],
     ) -> None:
@@ -48,6 +50,7 @@ class Operations:
             generations: of the code.
             reloading: carries out reloads.
             stacks: asks processes where they are.
+            silence: tells how long the database has not answered.
             phase: tells what the supervisor is doing.
             stop: begins to stop the supervisor.
         """
@@ -56,11 +59,13 @@ class Operations:
         self._generations = generations
         self._reloading = reloading
         self._stacks = stacks
+        self._silence = silence
         self._phase = phase
         self._stop = stop
         self._since_s = clock.monotonic()
         self._leaving: list[Reply] = []
         self._counting: list[Reply] = []
+        self._counter: ChildProcess | None = None
 
     def answer(self, request: Request, reply: Reply) -> None:
         """Carry out a request."""
@@ -102,6 +107,7 @@ class Operations:
             self._generations.number,
             now_s - self._since_s,
             tuple(processes),
+            self._silence.lasts_s,
         )
 
     def _status(self, _: Request, reply: Reply) -> None:
@@ -112,16 +118,30 @@ class Operations:
         if maintenance is None or maintenance.ready_s is None:
             reply.refuse("there is no maintenance process to count just now")
             return
+        silent_s = self._silence.lasts_s
+        if silent_s is not None:
+            reply.refuse(f"the database has not answered for {silent_s:.0f} s")
+            return
         self._counting.append(reply)
         if len(self._counting) == 1:
+            self._counter = maintenance.child
             names = dict.fromkeys(str(slot.workflow) for slot in self._crew.fleet.workers)
             maintenance.child.channel.send(Count(tuple(names)))
 
-    def on_counted(self, unfinished: Unfinished) -> None:
-        """Tell those who have asked how many runs are unfinished."""
+    def on_counted(self, counted: Counted) -> None:
+        """Tell those who have asked how many runs are unfinished, or why nobody knows."""
         waiting, self._counting = self._counting, []
         for reply in waiting:
-            reply.done(queues=unfinished)
+            if counted.refused is None:
+                reply.done(queues=counted.unfinished)
+            else:
+                reply.refuse(counted.refused)
+
+    def on_death(self, child: ChildProcess) -> None:
+        """Tell those whose question a process has taken along with it."""
+        if child is self._counter:
+            self._counter = None
+            self.on_counted(Counted({}, "maintenance has ended before it had counted; ask again"))
 
     def _workflow(self, request: Request, reply: Reply) -> str | None:
         """Return the workflow that is asked for, having refused one that is not run."""
@@ -137,21 +157,22 @@ class Operations:
             return
         fleet, now_s = self._crew.fleet, clock.monotonic()
         fleet.mend(name)
-        members = []
+        members, fresh = [], []
         for slot in fleet.of_workflow(name):
             if slot.member is None:
                 slot.due_s = now_s
+                fresh.append(slot)
             else:
                 members.append(slot.member)
-        count = len(members)
+        counts = {"replaced": len(members), "started": len(fresh)}
 
         def done(failure: str | None) -> None:
             if failure is None:
-                reply.done(replaced=count)
+                reply.done(**counts)
             else:
                 reply.refuse(f"{failure}; what is not replaced yet goes on")
 
-        self._crew.roll_out(members, done)
+        self._crew.roll_out(members, done, fresh)
 
     def _scale_to(self, request: Request, reply: Reply) -> None:
         name = self._workflow(request, reply)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from flows.supervisor.jobs import Order
 from flows.supervisor.restart import RestartPolicy
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flows.supervisor.jobs import Begin, Job, Settings, WorkflowPlan
     from flows.supervisor.messages import Prepared, Unfinished
 
-__all__ = ["Announcer", "MaintenanceMain", "Plan"]
+__all__ = ["Announcer", "Level", "MaintenanceMain", "Plan", "Say"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,22 @@ MaintenanceMain = Callable[["Prepared", "tuple[WorkflowPlan, ...]"], "ChildMain"
 """Makes the main function of maintenance, from what was prepared and the workflows."""
 
 
+Level = Literal["info", "warning", "error"]
+"""As Python's logging has them."""
+
+
+class Say(Protocol):
+    """Tells of an event."""
+
+    def __call__(self, text: str, /, *, level: Level = "info", **fields: Any) -> None:
+        """Tell a person the text, and a program the level and the fields, `event` among them."""
+
+
 class Announcer(Protocol):
     """Tells the person who watches what happens."""
 
-    def say(self, text: str) -> None:
-        """Announce an event."""
+    def say(self, text: str, /, *, level: Level = "info", **fields: Any) -> None:
+        """Announce an event, as `Say` does."""
 
     def show(self, unfinished: Unfinished) -> None:
         """Show how much of a drain is left."""

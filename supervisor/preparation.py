@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows.client import Client
 from flows.codecs import JSONCodec
 from flows.database import check_same_database, connect
-from flows.errors import ConfigError, FlowsError
+from flows.errors import ConfigError, DecodeError, FlowsError
 from flows.schema import check_version, migrate
 from flows.stranded import check_shard_count
 from flows.supervisor.exits import ExitCode
@@ -77,6 +77,11 @@ def _input_of(begin: Begin, workflow: Workflow[Any, Any]) -> Any:
         if workflow.types.takes_input:
             document = "null" if begin.document is None else begin.document
             return JSONCodec().decode(document.encode(), workflow.types.input)
+    except DecodeError as error:
+        raise ConfigError(
+            f"--begin {begin.name}: the workflow takes {error.type_name}, and the input does not"
+            f" fit: {error.reason}"
+        ) from error
     except FlowsError as error:
         raise ConfigError(f"--begin {begin.name}: {error}") from error
     if begin.document not in (None, "null"):

@@ -3,10 +3,11 @@
 `Processes.wait` is the only place where the supervisor sleeps. It returns what happened, as
 `Signalled`, `Told` or `Died`, and takes nothing decided from here.
 
-On Linux each child has a pidfd, readable when it has died; elsewhere SIGCHLD tells that one of
-them has. SIGCHLD also tells of orphans: what a dead child has left behind becomes a child of the
-supervisor where that is process 1 of a container, or as Linux calls it a subreaper, and is
-reaped without a word. So do the workers, which a template forks by way of a process that ends.
+On Linux each child has a pidfd, readable when it has died; elsewhere, and where no descriptor was
+left for one, SIGCHLD tells that one of them has. SIGCHLD also tells of orphans: what a dead child
+has left behind becomes a child of the supervisor where that is process 1 of a container, or as
+Linux calls it a subreaper, and is reaped without a word. So do the workers, which a template forks
+by way of a process that ends.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol, cast
 
 from flows import clock
@@ -47,6 +49,9 @@ CAN_ADOPT = sys.platform == "linux"
 """Whether the orphans of a child can be made children of the supervisor."""
 
 _PR_SET_CHILD_SUBREAPER = 36
+
+_LONGEST_S = 86_400.0
+"""Longer waits are cut: epoll takes none of 25 days, and who waits looks at the time anyway."""
 
 _REAP_S = 1.0
 """How long to wait at the end for killed children, which the system may keep for a while."""
@@ -95,6 +100,7 @@ class Processes:
         self._inbox: SignalInbox | None = None
         self._children: set[ChildProcess] = set()
         self._own: set[Source] = set()
+        self._resting: dict[Source, tuple[float, Callable[[], list[Happening]]]] = {}
         if CAN_ADOPT:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -119,7 +125,16 @@ class Processes:
 
     def unwatch(self, source: Source) -> None:
         """Undo `watch`."""
-        self._selector.unregister(source)
+        if self._resting.pop(source, None) is None:
+            self._selector.unregister(source)
+
+    def rest(self, source: Source, for_s: float) -> None:
+        """Do not look at a watched source for a while: it stays readable, and nothing can be done.
+
+        What waits meanwhile returns when that is over.
+        """
+        act = self._selector.unregister(source).data
+        self._resting[source] = (clock.monotonic() + for_s, act)
 
     def keep(self, source: Source) -> None:
         """Have children close `source`: it is for the supervisor alone."""
@@ -141,32 +156,36 @@ class Processes:
         Raises:
             OSError: the system has no room for another process now.
         """
-        ours, theirs = (Channel(end) for end in socket.socketpair())
         # What stands in the buffers would be written by both processes.
         sys.stdout.flush()
         sys.stderr.flush()
-        output, output_fd = self.open_output()
-        birth = Birth(
-            title, theirs, os.getpid(), output_fd=output_fd, log=self._log, debug=self.debug
-        )
+        with ExitStack() as mine, ExitStack() as its:
+            ours, theirs = (Channel(end) for end in socket.socketpair())
+            mine.callback(ours.close)
+            its.callback(theirs.close)
+            output, output_fd = self.open_output()
+            if output is not None and output_fd is not None:
+                mine.callback(output.close)
+                its.callback(os.close, output_fd)
+            birth = Birth(
+                title, theirs, os.getpid(), output_fd=output_fd, log=self._log, debug=self.debug
+            )
+            pid = self._fork(main, birth, lambda: self._disown(ours, output, lent))
+            child = self.adopt(pid, ours, output, title=title)
+            mine.pop_all()
+        return child
+
+    def _fork(self, main: ChildMain, birth: Birth, disown: Callable[[], None]) -> int:
         # A signal for the child that came before it has its own handlers would be taken for one
         # of the supervisor's, whose pipe it still shares.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
-                become_child(main, birth, disown=lambda: self._disown(ours, output, lent))
-        except OSError:
-            ours.close()
-            if output is not None:
-                output.close()
-            raise
+                become_child(main, birth, disown=disown)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-            theirs.close()
-            if output_fd is not None:
-                os.close(output_fd)
-        return self.adopt(pid, ours, output, title=title)
+        return pid
 
     def open_output(self) -> tuple[ChildOutput | None, int | None]:
         """Return both ends of a pipe for the output of a child, if somebody wants to hear it."""
@@ -192,15 +211,26 @@ class Processes:
             output: the supervisor's end of the pipe for what it prints.
             board: its page of the scoreboard.
             title: what `ps` shows of it.
+
+        Raises:
+            OSError: it cannot be watched, and is killed.
         """
-        pidfd = os.pidfd_open(pid) if _HAS_PIDFD else None
+        pidfd = _pidfd_of(pid)
         child = ChildProcess(pid, channel, pidfd, output, board, title)
-        if output is not None:
-            self.watch(output, lambda: self._listen_to(child))
+        with ExitStack() as undo:
+            undo.callback(os.kill, pid, signal.SIGKILL)
+            if pidfd is not None:
+                undo.callback(os.close, pidfd)
+            for source, act in (
+                (output, lambda: self._listen_to(child)),
+                (channel, lambda: self._hear(child)),
+                (pidfd, lambda: self._reap(child)),
+            ):
+                if source is not None:
+                    self._selector.register(source, selectors.EVENT_READ, act)
+                    undo.callback(self._selector.unregister, source)
+            undo.pop_all()
         self._children.add(child)
-        self._selector.register(channel, selectors.EVENT_READ, lambda: self._hear(child))
-        if child.pidfd is not None:
-            self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
         return child
 
     def _disown(self, ours: Channel, output: ChildOutput | None, lent: Source | None) -> None:
@@ -212,7 +242,7 @@ class Processes:
         ours.close()
         if output is not None:
             output.close()
-        for source in self._own - {lent}:
+        for source in (self._own - {lent}) | self._resting.keys():
             source.close()
         for key in self._selector.get_map().values():
             if isinstance(key.fileobj, int):
@@ -226,7 +256,7 @@ class Processes:
 
         What a child has said comes before its death.
         """
-        ready = self._selector.select(timeout_s)
+        ready = self._selector.select(self._wait_s(timeout_s))
         # Deaths last, with what was said before them: an act may unregister what comes after it.
         ready.sort(key=lambda item: isinstance(item[0].fileobj, int))
         happened: list[Happening] = []
@@ -235,6 +265,16 @@ class Processes:
             if registered.get(key.fd) is key:
                 happened += key.data()
         return happened
+
+    def _wait_s(self, timeout_s: float | None) -> float:
+        """Watch again what has rested, and return how long to wait for something to happen."""
+        now_s = clock.monotonic()
+        for source, (until_s, act) in [*self._resting.items()]:
+            if until_s <= now_s:
+                del self._resting[source]
+                self.watch(source, act)
+        waits_s = [until_s - now_s for until_s, _ in self._resting.values()]
+        return min(_LONGEST_S, *waits_s, _LONGEST_S if timeout_s is None else timeout_s)
 
     def signal_all(self, signum: signal.Signals) -> None:
         """Send a signal to every child."""
@@ -267,8 +307,8 @@ class Processes:
         taken = self._inbox.take()
         happened: list[Happening] = []
         if signal.SIGCHLD in taken:
-            if not _HAS_PIDFD:
-                for child in [*self._children]:
+            for child in [*self._children]:
+                if child.pidfd is None:
                     happened += self._reap(child)
             self._reap_orphans()
         happened += [Signalled(signum) for signum in taken if signum is not signal.SIGCHLD]
@@ -317,6 +357,7 @@ class Processes:
             return []
         last_words = [] if child.channel.closed else self._hear(child)
         self._children.remove(child)
+        child.is_reaped = True
         if not child.channel.closed:
             self._selector.unregister(child.channel)
         if child.pidfd is not None:
@@ -326,6 +367,14 @@ class Processes:
         child.close()
         self._reap_orphans()
         return [*last_words, Died(child, code, clock.monotonic() - child.started_s, last)]
+
+
+def _pidfd_of(pid: int) -> int | None:
+    """Return a descriptor of a process, None where there are none or none is left."""
+    try:
+        return os.pidfd_open(pid) if _HAS_PIDFD else None
+    except OSError:
+        return None
 
 
 def _reap(child: ChildProcess) -> int | None:

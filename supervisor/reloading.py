@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flows.supervisor.happenings import ChildProcess, Died
     from flows.supervisor.messages import Message
     from flows.supervisor.notify import ServiceManager
+    from flows.supervisor.plan import Say
     from flows.supervisor.processes import Processes
 
 __all__ = ["Reloading", "warn_of"]
@@ -42,7 +43,7 @@ class Reloading:
         self,
         generations: Generations,
         crew: Crew,
-        say: Callable[[str], None],
+        say: Say,
         service: ServiceManager,
     ) -> None:
         """Prepare to reload.
@@ -76,7 +77,7 @@ class Reloading:
         self._give_up("another reload was asked for")
         # It brings a new template, whatever has become of the old one.
         self.due_s = None
-        self._say(f"{why}: importing the application again")
+        self._say(f"{why}: importing the application again", event="reloading")
         self._service.reloading()
         self._is_repair = False
         self._began_s = clock.monotonic()
@@ -152,7 +153,7 @@ class Reloading:
     def _on_booted(self, booted: Booted) -> None:
         """The new code is imported: the workers follow, or only the template is new."""
         for thread in booted.generation.threads:
-            self._say(warn_of(thread))
+            self._say(warn_of(thread), level="warning")
         self._generations.serve()
         if self._is_repair:
             self._is_repair = False
@@ -172,7 +173,8 @@ class Reloading:
             case BootFailed(_, reason):
                 self._abort(reason)
             case Lost(reason):
-                self._say(f"the template {reason}: importing the application again")
+                text = f"the template {reason}: importing the application again"
+                self._say(text, level="warning", event="template_died")
                 if self._generations.candidate is None:
                     self.due_s = clock.monotonic()
 
@@ -183,6 +185,8 @@ class Reloading:
         plans = self._generations.serving.workflows
         self._crew.retire(fleet.shape(plans, now_s), "not needed")
         self._crew.tell_schedules(tuple(plan.name for plan in plans))
+        # Those that are tried again are not waited for: they may be as broken as before.
+        fresh = [each for each in fleet.workers if each.member is None and each.last_exit is None]
         for slot in fleet.workers:
             if slot.broken:
                 fleet.mend(str(slot.workflow))
@@ -196,27 +200,35 @@ class Reloading:
         self._turn += 1
         turn = self._turn
         # Of a rollout that was given up for another, nobody wants to know.
-        self._crew.roll_out(old, lambda failure: done(failure) if turn == self._turn else None)
+        self._crew.roll_out(
+            old, lambda failure: done(failure) if turn == self._turn else None, fresh
+        )
 
     def _rolled(self, failure: str | None) -> None:
         if failure is None:
             self._generations.settle()
             took_s = clock.monotonic() - self._began_s
-            self._say(f"reloaded in {took_s:.1f} s: generation {self._generations.number}")
-            self._service.ready(f"generation {self._generations.number}")
+            number = self._generations.number
+            text = f"reloaded in {took_s:.1f} s: generation {number}"
+            self._say(text, event="reloaded", generation=number)
+            self._service.ready(f"generation {number}")
             self._has_failed = False
             self._follow_files()
             self._end(None)
         elif self._generations.roll_back():
-            self._say(f"reload aborted, going back to the code before it: {failure}")
+            self._say_aborted(f"reload aborted, going back to the code before it: {failure}")
             self._follow(lambda again: self._fail(again or failure))
         else:
-            self._say(f"reload aborted: {failure}; what is not replaced yet goes on as it is")
+            text = f"reload aborted: {failure}; what is not replaced yet goes on as it is"
+            self._say_aborted(text)
             self._fail(failure)
 
     def _abort(self, reason: str) -> None:
-        self._say(f"reload aborted, the code before it goes on: {reason}")
+        self._say_aborted(f"reload aborted, the code before it goes on: {reason}")
         self._fail(reason)
+
+    def _say_aborted(self, text: str) -> None:
+        self._say(text, level="error", event="reload_aborted")
 
     def _fail(self, reason: str) -> None:
         if self._generations.is_lost:
@@ -230,7 +242,8 @@ class Reloading:
         wait_s = min(longest_s, first_s * 2**self._repairs)
         self._repairs = min(self._repairs + 1, 16)
         self.due_s = clock.monotonic() + wait_s
-        self._say(f"cannot import the application: {reason}; trying again in {wait_s:.1f} s")
+        text = f"cannot import the application: {reason}; trying again in {wait_s:.1f} s"
+        self._say(text, level="warning")
 
     def _give_up(self, why: str) -> None:
         self._turn += 1

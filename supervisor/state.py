@@ -74,6 +74,7 @@ class SupervisorState(msgspec.Struct, frozen=True):
         generation: of the code that new processes run.
         age_s: since it was started.
         processes: maintenance first.
+        database_silent_s: for how long the database has not answered; None if it does.
     """
 
     app: str
@@ -82,3 +83,4 @@ class SupervisorState(msgspec.Struct, frozen=True):
     generation: int
     age_s: float
     processes: tuple[ProcessState, ...]
+    database_silent_s: float | None = None

@@ -136,7 +136,20 @@ class _Handler(logging.StreamHandler[Any]):
     """The handler that is there where the application has made none."""
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether nobody else says what psycopg does.
+
+    A statement in a pipeline raises that the connection is lost. On the way out psycopg ends the
+    pipeline, which cannot work either, and warns that it ignores this second error.
+    """
+    if record.msg != "error ignored terminating %r: %s" or not isinstance(record.args, tuple):
+        return True
+    return not repr(record.args[0]).startswith("<psycopg.Pipeline [BAD]")
+
+
 def _set_up_logging(style: LogStyle) -> None:
+    # The same function again is no harm.
+    logging.getLogger("psycopg").addFilter(_is_news)
     root = logging.getLogger()
     if any(not isinstance(handler, _Handler) for handler in root.handlers):
         return

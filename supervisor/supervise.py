@@ -146,7 +146,7 @@ def _supervise(request: Request, measuring: Measuring) -> int:
     try:
         failed = boot_first(processes, generations)
         if failed is not None:
-            console.say(failed.reason)
+            console.say(failed.reason, level="error", event="start_failed")
             return failed.code
         with open_database(request.dsn, listen=request.listen_dsn) as database:
             arbiter = _arbiter(
@@ -177,10 +177,11 @@ def _control(
     except ConfigError as error:
         if wanted is not None:
             raise
-        console.say(f"no commands are heard (flows status and others): {error}")
+        text = f"no commands are heard (flows status and others): {error}"
+        console.say(text, level="warning")
         yield
         return
-    server = ControlServer(processes, listener, path, arbiter.operations.answer)
+    server = ControlServer(processes, listener, path, arbiter.operations.answer, console.say)
     try:
         yield
     finally:
@@ -197,7 +198,7 @@ def _arbiter(
     measuring: Measuring,
 ) -> Arbiter:
     for thread in generations.threads:
-        console.say(warn_of(thread))
+        console.say(warn_of(thread), level="warning")
     settings = Settings(
         database.dsn,
         request.config,

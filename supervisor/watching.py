@@ -10,11 +10,12 @@ from flows.supervisor.hangs import HangWatch
 from flows.supervisor.recycling import Lifetime, resident_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from flows.supervisor.crew import Crew
     from flows.supervisor.fleet import Member
     from flows.supervisor.jobs import WorkflowPlan
+    from flows.supervisor.plan import Level, Say
 
 __all__ = ["Watching"]
 
@@ -29,7 +30,7 @@ _TRY_AGAIN_S = 30.0
 class Watching:
     """Acts on what the boards of the crew say."""
 
-    def __init__(self, crew: Crew, say: Callable[[str], None]) -> None:
+    def __init__(self, crew: Crew, say: Say) -> None:
         """Watch a crew; `say` tells of what is found."""
         self._crew = crew
         self._say = say
@@ -64,7 +65,9 @@ class Watching:
         state = member.child.board.read()
         for incident in watch.look(state, now_s):
             end = ": killing it" if incident.kill else ""
-            self._say(f"{member.name} (pid {member.child.pid}): {incident.text}{end}")
+            text = f"{member.name} (pid {member.child.pid}): {incident.text}{end}"
+            level: Level = "error" if incident.kill else "warning"
+            self._say(text, level=level, event="hang", **member.facts)
             if incident.wants_stacks:
                 member.child.send_signal(signal.SIGUSR1)
             if incident.kill:
@@ -88,7 +91,8 @@ class Watching:
         finished = member.child.board.read().finished
         why = lifetime.is_over(now_s - member.child.started_s, finished, rss)
         if why is not None:
-            self._say(f"{member.name} (pid {member.child.pid}) {why}: replacing it")
+            text = f"{member.name} (pid {member.child.pid}) {why}: replacing it"
+            self._say(text, event="recycling", **member.facts)
             self._not_before_s[member] = now_s + _TRY_AGAIN_S
             self._crew.roll_out([member], lambda _: None)
 

@@ -31,6 +31,7 @@ _VALUES: dict[str, dict[str, Any]] = {
     "disable_schedule": {"schedule_id": "x", "error_text": None},
     "enable_schedule": {"schedule_id": "x", "next_run_at": "2026-01-01"},
     "estimate_runs": {"status": "queued"},
+    "find_run": {"shards": ["demo_0", "demo_1"]},
     "forget_cancellations": {"run_ids": [UUID(int=1)]},
     "fork_events": _FORK,
     "fork_random": _FORK,

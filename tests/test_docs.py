@@ -9,15 +9,23 @@ import sys
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
 import psycopg
 import pytest
 
 import flows
 import flows.testing
+from flows.cli import cli
+from flows.cli.examination import expected_indexes
+from flows.schema import SCHEMA_VERSION
 from flows.testing import Workbench
 from tests.citus import not_on_citus
 from tests.source_tree import ROOT, in_checkout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -102,3 +110,34 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
     assert [
         url for sheet in styles for url in re.findall(r"url\(\s*[\"']?(https?:[^)]*)", sheet)
     ] == []
+
+
+def test_the_samples_of_commands_are_of_these_tables() -> None:
+    page = (DOCS / "commands.md").read_text("utf-8")
+    assert f"the tables are of version {SCHEMA_VERSION}\n" in page
+    assert f"all {len(expected_indexes())} indexes are there and valid\n" in page
+    assert f"up to date: version {SCHEMA_VERSION}\n" in page
+
+
+def test_the_page_of_commands_lists_each_and_says_which_print_json() -> None:
+    page = (DOCS / "commands.md").read_text("utf-8")
+    listed = page.partition("```\n")[2].partition("```")[0]
+    told = page.partition(" take `--json`.")[0].rpartition("\n\n")[2]
+    takes_json = set()
+    for path, command in commands(cli):
+        assert f"flows {path.split()[0]} " in listed, path
+        if any("--json" in parameter.opts for parameter in command.params):
+            takes_json.add(path)
+    assert set(re.findall(r"`([\w ]+)`", told)) == takes_json
+
+
+def commands(group: click.Group, within: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        path = f"{within} {name}".strip()
+        if isinstance(command, click.Group):
+            yield from commands(command, path)
+        else:
+            yield path, command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,26 @@ def test_a_statement_that_may_fail_stands_in_a_savepoint(flows_dsn: str, load: A
         bench.drain()
         assert [bench.client.output(key, bool) for key in keys] == [True, False]
     assert "careful order" in {workflow.name for workflow in shop.registry}
+
+
+def test_a_payment_outlasts_an_outage_and_a_refusal_is_final(flows_dsn: str, load: Any) -> None:
+    patience = load("guide_retries.md", "patience.py")
+    with Workbench(flows_dsn, patience.registry) as bench:
+        key = bench.client.begin("payment", "of Ada")
+        bench.drain()
+        assert bench.client.status(key).status == "sleeping"
+        assert len(patience.asked) == 3
+        bench.advance(timedelta(seconds=59))
+        bench.drain()
+        assert len(patience.asked) == 3
+        bench.advance(timedelta(seconds=1))
+        bench.drain()
+        assert bench.client.output(key, str) == "receipt 5"
+        assert bench.client.status(key).attempts == 1
+        refused = bench.client.begin("payment", "stolen")
+        bench.drain()
+        assert bench.client.status(refused).status == "failed"
+        assert patience.asked.count("stolen") == 1
 
 
 def test_changed_code_is_told_by_replay(flows_dsn: str, load: Any, tmp_path: Path) -> None:

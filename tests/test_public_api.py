@@ -64,7 +64,7 @@ FLOWS_ERRORS = [error for error in ERRORS if issubclass(error, errors.FlowsError
 
 ARGUMENTS: dict[type[Exception], tuple[Any, ...]] = {
     errors.DecodeError: ("json", "Job", "Expected `int` at $.n"),
-    errors.DriftError: ("demo_0:1", "trace/v1", "00ff", "ff00"),
+    errors.DriftError: ("demo_0:1", "trace/v1", "00ff", "ff00", "step"),
     errors.EncodeError: ("msgpack", "$.jobs[3].name", "a lone surrogate"),
     errors.PayloadSizeError: (1025, 1024),
     errors.RunStateError: ("demo_0:1", "failed", "be cancelled", "ValueError: no"),

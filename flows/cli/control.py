@@ -21,6 +21,8 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 VARIABLE = "FLOWS_CONTROL"
 _ANSWER_S = 10.0
+_FOLDER = Path(".flows")
+_SOCKETS = "supervisor-*.sock"
 
 
 class ControlError(click.ClickException):
@@ -53,11 +55,9 @@ def find(explicit: Path | None) -> Path:
     named = explicit or (Path(value) if (value := os.environ.get(VARIABLE)) else None)
     if named is not None:
         return named
-    found = [path for path in sorted(Path(".flows").glob("supervisor-*.sock")) if _is_live(path)]
+    found = [path for path in sorted(_FOLDER.glob(_SOCKETS)) if _is_live(path)]
     if not found:
-        raise ControlError(
-            f"no supervisor runs in {Path.cwd()}; go to its folder, or name its socket by --control"
-        )
+        raise ControlError(_why_none(_FOLDER))
     if len(found) > 1:
         names = ", ".join(map(str, found))
         raise ControlError(f"several supervisors run here, name one by --control: {names}")
@@ -94,6 +94,8 @@ def ask(
                         say(document["say"])
         except TimeoutError as error:
             raise ControlError(f"the supervisor at {path} does not answer") from error
+        except PermissionError as error:
+            raise ControlError(f"{path} is another user's; run flows as its owner") from error
         except OSError as error:
             raise ControlError(
                 f"no supervisor answers at {path}: {error.strerror or error}"
@@ -105,6 +107,18 @@ def _answer(document: dict[str, Any]) -> dict[str, Any]:
     if document.get("ok"):
         return document
     raise ControlError(str(document.get("error", "the supervisor has refused")))
+
+
+def _why_none(folder: Path) -> str:
+    """Say why no supervisor was found: one of another user's is not seen, or cannot be asked."""
+    # None of them where the folder itself cannot be read.
+    sockets = [path for path in folder.glob(_SOCKETS) if not os.access(path, os.W_OK)]
+    if os.access(folder, os.F_OK) and not os.access(folder, os.R_OK | os.X_OK):
+        sockets = [folder]
+    if sockets:
+        whose = f"{sockets[0]} is another user's; run flows as its owner"
+        return f"a supervisor may run in {Path.cwd()}, but {whose}"
+    return f"no supervisor runs in {Path.cwd()}; go to its folder, or name its socket by --control"
 
 
 def _is_live(path: Path) -> bool:

@@ -43,7 +43,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Due(msgspec.Struct, frozen=True):
-    """A workflow with runs that are due: for how long the oldest, and who is there for them."""
+    """A workflow with runs, or schedules, that are due: for how long the first, and for whom."""
 
     workflow: str
     late_s: float
@@ -182,12 +182,26 @@ def judge_shards(shards: Iterable[str], count: int) -> Finding:
     )
 
 
-def judge_schedules(broken: int) -> Finding:
-    """Judge the schedules that cannot be fired."""
-    if broken == 0:
-        return Finding("schedules", "ok", "every schedule can be fired")
-    told = f"{broken} schedule{'' if broken == 1 else 's'} cannot be fired"
-    return Finding("schedules", "warning", told, "flows schedules list says why")
+def judge_schedules(broken: int, due: Iterable[Due]) -> Iterator[Finding]:
+    """Judge the schedules that cannot be fired, and those that nobody fires."""
+    is_well = broken == 0
+    if broken:
+        told = f"{broken} schedule{'' if broken == 1 else 's'} cannot be fired"
+        yield Finding("schedules", "warning", told, "flows schedules list says why")
+    for each in due:
+        if each.late_s < (_LATE_S if each.live_workers == 0 else 10 * _LATE_S):
+            continue
+        is_well = False
+        late = f"workflow {each.workflow!r} has a schedule that is due for {duration(each.late_s)}"
+        if each.live_workers == 0:
+            remedy = "start one, or flows schedules pause NAME; flows schedules list has the names"
+            yield Finding("schedules", "error", f"{late}, and no live worker", remedy)
+        else:
+            told = f"{late}, with {each.live_workers} live workers"
+            remedy = "see their logs, and what maintenance does in flows status"
+            yield Finding("schedules", "warning", told, remedy)
+    if is_well:
+        yield Finding("schedules", "ok", "every schedule can be fired, and none is late")
 
 
 def _measured(

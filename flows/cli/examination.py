@@ -82,7 +82,8 @@ def _runs(connection: Connection, config: DBConfig, shard_count: int | None) -> 
     if shard_count is not None:
         yield diagnosis.judge_shards(shards, shard_count)
     ((broken,),) = _rows(connection, config, "count_broken_schedules")
-    yield diagnosis.judge_schedules(broken)
+    late = dict(_rows(connection, config, "peek_schedules"))
+    yield from diagnosis.judge_schedules(broken, _attended(connection, config, late))
 
 
 def _due(connection: Connection, config: DBConfig, shards: Sequence[str]) -> Iterator[Due]:
@@ -91,6 +92,11 @@ def _due(connection: Connection, config: DBConfig, shards: Sequence[str]) -> Ite
         for (in_s,) in _rows(connection, config, "peek_queue", shard=shard, now=None):
             name = shard.rpartition("_")[0]
             late[name] = max(late.get(name, 0.0), -in_s)
+    yield from _attended(connection, config, late)
+
+
+def _attended(connection: Connection, config: DBConfig, late: dict[str, float]) -> Iterator[Due]:
+    """Yield what is due of workflows, with how many workers are there for it."""
     for name, late_s in late.items():
         ((live,),) = _rows(connection, config, "count_live_workers", workflow_name=name)
         yield Due(name, late_s, live)

@@ -41,7 +41,10 @@ def restart(*, name: str, control: Path | None) -> None:
     The ones before finish their runs, however long those take.
     """
     answer = ask(find(control), {"do": "restart", "name": name}, say=_note, patient=True)
-    _note(f"workflow {name}: {_processes(answer['replaced'])} replaced")
+    replaced, started = answer["replaced"], answer["started"]
+    done = [f"{_processes(replaced)} replaced"] if replaced or not started else []
+    done += [f"{started if done else _processes(started)} started"] if started else []
+    _note(f"workflow {name}: {', '.join(done)}")
 
 
 @click.command()

@@ -54,6 +54,7 @@ def prune(
     runs are never deleted. Ctrl-C ends it between two transactions; it may be run again.
     """
     from flows.cli.output import write  # noqa: PLC0415  --help loads no database driver
+    from flows.cli.quantities import duration  # noqa: PLC0415
     from flows.cli.run_commands import confirm  # noqa: PLC0415
     from flows.cli.run_filter import RunFilter  # noqa: PLC0415
     from flows.cli.session import open_session  # noqa: PLC0415
@@ -68,7 +69,8 @@ def prune(
         check_version(session.connection, config)
         whose = "all workflows" if workflow is None else f"workflow {workflow!r}"
         which = " or ".join(statuses or ENDED)
-        confirm(f"delete the {which} runs of {whose} in {session.place}", is_sure=yes)
+        old = f"that ended more than {duration(older_than)} ago"
+        confirm(f"delete the {which} runs of {whose} {old} in {session.place}", is_sure=yes)
         deleted = _prune(session, config, chosen, older_than)
     write(f"{_runs(deleted)} deleted\n")
 

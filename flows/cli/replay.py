@@ -28,23 +28,24 @@ def replay(*, target: str, key: str, as_json: bool, dsn: str | None, schema: str
     Nothing is changed: no step's function is called, and wf.tx can only read. Try new code on runs
     that are finished, or that wait, before you deploy it. Exit code 1 if it does otherwise.
     """
-    from flows.cli.documents import check_text  # noqa: PLC0415  --help loads no database driver
-    from flows.cli.output import write  # noqa: PLC0415
+    from flows.cli.output import write  # noqa: PLC0415  --help loads no database driver
+    from flows.cli.run_keys import find_key, read_key  # noqa: PLC0415
     from flows.cli.session import open_session  # noqa: PLC0415
     from flows.config import DBConfig  # noqa: PLC0415
-    from flows.ids import RunKey  # noqa: PLC0415
     from flows.replay import read_history  # noqa: PLC0415
     from flows.replay import replay as replay_run  # noqa: PLC0415
     from flows.schema import check_version  # noqa: PLC0415
     from flows.supervisor.application import load_registry  # noqa: PLC0415
 
     config = DBConfig(schema=schema)
-    run_key = RunKey.parse(check_text("the run key", key))
+    named = read_key(key)
     # What the app prints would stand beside the result.
     with contextlib.redirect_stdout(sys.stderr):
-        workflow = load_registry(target).get(run_key.workflow_name)
+        registry = load_registry(target)
         with open_session(dsn) as session:
             check_version(session.connection, config)
+            run_key = find_key(session, config, named)
+            workflow = registry.get(run_key.workflow_name)
             history = read_history(session.connection, config.schema, run_key)
             result = replay_run(session.connection, workflow, history)
     write(_as_json(result) if as_json else _as_text(result))

@@ -75,19 +75,20 @@ def fork(*, key: str, from_step: str, dsn: str | None, schema: str) -> None:
     from flows.cli.output import write  # noqa: PLC0415
     from flows.cli.plain import printable  # noqa: PLC0415
     from flows.cli.run_changes import fork as fork_run  # noqa: PLC0415
+    from flows.cli.run_keys import find_key, read_key  # noqa: PLC0415
     from flows.cli.session import open_session  # noqa: PLC0415
     from flows.config import DBConfig, why_no_key  # noqa: PLC0415
     from flows.errors import ConfigError  # noqa: PLC0415
-    from flows.ids import RunKey  # noqa: PLC0415
     from flows.schema import check_version  # noqa: PLC0415
 
     config = DBConfig(schema=schema)
-    run_key = RunKey.parse(check_text("the run key", key))
+    named = read_key(key)
     fault = why_no_key(check_text("the step", from_step))
     if fault is not None:
         raise ConfigError(f"a step's key {fault}")
     with open_session(dsn) as session:
         check_version(session.connection, config)
+        run_key = find_key(session, config, named)
         made = fork_run(session.connection, config, run_key, from_step)
     write(f"{made.key}\n")
     steps = ", ".join(map(printable, made.steps)) or "none"
@@ -104,13 +105,12 @@ def _change(
     dsn: str | None,
     schema: str,
 ) -> None:
-    from flows.cli.documents import check_text  # noqa: PLC0415
     from flows.cli.output import write  # noqa: PLC0415
     from flows.cli.run_filter import RunFilter  # noqa: PLC0415
+    from flows.cli.run_keys import find_key, read_key  # noqa: PLC0415
     from flows.cli.session import open_session  # noqa: PLC0415
     from flows.config import DBConfig  # noqa: PLC0415
     from flows.errors import ConfigError  # noqa: PLC0415
-    from flows.ids import RunKey  # noqa: PLC0415
     from flows.schema import check_version  # noqa: PLC0415
 
     config = DBConfig(schema=schema)
@@ -118,11 +118,13 @@ def _change(
     if bool(keys) is not chosen.is_empty:
         both = "not both" if keys else f"such as --workflow NAME; flows runs {verb} --help"
         raise ConfigError(f"give the keys of runs, or options that choose runs: {both}")
-    run_keys = [RunKey.parse(check_text("the run key", key)) for key in keys]
+    named = [read_key(key) for key in keys]
     chosen = chosen.within(*statuses)
     with open_session(dsn) as session:
         check_version(session.connection, config)
-        if run_keys:
+        if named:
+            # All before the first is changed: one that is not there changes none.
+            run_keys = [find_key(session, config, each) for each in named]
             told = _change_named(session, config, verb, run_keys, change)
         else:
             told = _change_many(session, config, verb, chosen, change, is_sure)

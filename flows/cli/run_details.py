@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ from psycopg.rows import kwargs_row
 
 from flows import payloads, sql
 from flows.cli.plain import plain
+from flows.cli.run_order import in_order
 from flows.cli.why import MANY_AHEAD, Around, why_not_running
 from flows.errors import ConfigError, PayloadError, UnknownRunError
 from flows.payloads import DEFAULT_CODEC_NAME, Payload
@@ -30,6 +32,7 @@ __all__ = [
     "Stored",
     "Wait",
     "Worker",
+    "placed",
     "read_run",
     "take_payload",
 ]
@@ -64,7 +67,12 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A step: `seconds` and `started_at` are of its last try, `attempts` counts its tries."""
+    """A step: `seconds` and `started_at` are of its last try, `attempts` counts its tries.
+
+    Attributes:
+        claim: by which claim of the run it was made, as with waits and random values.
+        place: where in the run's code, in rising order; None if nobody has counted.
+    """
 
     key: str
     status: str
@@ -74,6 +82,8 @@ class Step(msgspec.Struct, frozen=True):
     error: str | None
     input: Stored | None
     output: Stored | None
+    claim: int = 0
+    place: int | None = None
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -87,6 +97,8 @@ class Wait(msgspec.Struct, frozen=True):
     satisfied_at: datetime | None
     seconds: float | None
     payload: Stored | None
+    claim: int = 0
+    place: int | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -104,6 +116,8 @@ class Random(msgspec.Struct, frozen=True):
     kind: str
     created_at: datetime
     value: str | int | None
+    claim: int = 0
+    place: int | None = None
 
 
 class CrashRecord(msgspec.Struct, frozen=True):
@@ -192,10 +206,10 @@ def read_run(connection: Connection, schema: str, key: RunKey) -> RunDetails:
             worker=workers[0] if workers else None,
             input=take_payload(run, "input"),
             output=take_payload(run, "output"),
-            steps=rows("show_steps", _step),
-            waits=rows("show_waits", _wait),
+            steps=in_order(rows("show_steps", _step), attrgetter("started_at"), placed),
+            waits=in_order(rows("show_waits", _wait), attrgetter("started_at"), placed),
             events=rows("show_events", _event),
-            random=rows("show_random", _random),
+            random=in_order(rows("show_random", _random), attrgetter("created_at"), placed),
             crash_history=rows("show_crashes", CrashRecord),
             **run,
         )
@@ -226,13 +240,16 @@ def _event(**columns: Any) -> Event:
     return Event(payload=take_payload(columns, "payload"), **columns)
 
 
-def _random(
-    key: str, kind: str, created_at: datetime, value_text: str | None, value_bigint: int | None
-) -> Random:
+def _random(value_text: str | None, value_bigint: int | None, **columns: Any) -> Random:
     if value_bigint is None:
-        return Random(key, kind, created_at, value_text)
+        return Random(value=value_text, **columns)
     # uint64 is stored in a signed column.
-    return Random(key, kind, created_at, value_bigint & 0xFFFF_FFFF_FFFF_FFFF)
+    return Random(value=value_bigint & 0xFFFF_FFFF_FFFF_FFFF, **columns)
+
+
+def placed(made: Step | Wait | Random) -> tuple[int, int] | None:
+    """Return claim and place of what was made, None if that was not counted."""
+    return None if made.place is None else (made.claim, made.place)
 
 
 def take_payload(columns: dict[str, Any], name: str) -> Stored | None:

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from flows.cli.run_filter import RunFilter
     from flows.database import Connection
 
-__all__ = ["Listed", "Page", "Shard", "count_runs", "list_shard", "read_page", "shards", "table"]
+__all__ = [
+    "Listed",
+    "Page",
+    "Shard",
+    "all_shards",
+    "count_runs",
+    "list_shard",
+    "read_page",
+    "shards",
+    "table",
+]
 
 _ERROR_WIDTH = 100
 
@@ -32,6 +42,7 @@ class Listed(msgspec.Struct, frozen=True):
 
     Attributes:
         run_key: what it is asked for by.
+        attempts: how many attempts have failed.
         error: the first line of its error.
         priority: from 0 to 9.
     """
@@ -71,18 +82,22 @@ class Shard(msgspec.Struct, frozen=True):
     greatest: Any
 
 
-def shards(connection: Connection, schema: str, chosen: RunFilter) -> Iterator[Shard]:
-    """Yield the shards in which chosen runs may be."""
+def all_shards(connection: Connection, schema: str) -> Iterator[str]:
+    """Yield the names of the shards that have runs."""
     following = sql.load("read_next_shard", schema)
-    last = sql.load("read_last_run", schema)
     after = ""
     while (row := connection.execute(following, {"after": after}).fetchone()) and row[0]:
         after = row[0]
-        if not chosen.has_shard(after):
-            continue
-        end = connection.execute(last, {"shard": after}).fetchone()
+        yield after
+
+
+def shards(connection: Connection, schema: str, chosen: RunFilter) -> Iterator[Shard]:
+    """Yield the shards in which chosen runs may be."""
+    last = sql.load("read_last_run", schema)
+    for name in filter(chosen.has_shard, all_shards(connection, schema)):
+        end = connection.execute(last, {"shard": name}).fetchone()
         if end is not None:
-            yield Shard(after, *chosen.bounds(*end))
+            yield Shard(name, *chosen.bounds(*end))
 
 
 def read_page(
@@ -138,7 +153,7 @@ def count_runs(connection: Connection, schema: str, chosen: RunFilter, shard: Sh
 
 def table(page: Page) -> str:
     """Return a page as lines: key, status, how long ago it was begun, failed attempts, error."""
-    lines = [("run", "status", "begun", "tries", "error")]
+    lines = [("run", "status", "begun", "failures", "error")]
     for run in page.runs:
         ago = duration((page.read_at - run.created_at).total_seconds())
         error = shortened(printable(run.error or ""), _ERROR_WIDTH)
@@ -149,9 +164,9 @@ def table(page: Page) -> str:
 
 
 def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
-    key, status, ago, tries, error = line
+    key, status, ago, failures, error = line
     run, state, age, count = widths
-    return f"{key:<{run}}  {status:<{state}}  {ago:>{age}}  {tries:>{count}}  {error}".rstrip()
+    return f"{key:<{run}}  {status:<{state}}  {ago:>{age}}  {failures:>{count}}  {error}".rstrip()
 
 
 def _place(run: Listed) -> tuple[int, str]:

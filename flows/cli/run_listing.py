@@ -28,24 +28,24 @@ def list_runs(
     *, limit: int, after: str | None, as_json: bool, dsn: str | None, schema: str, **options: Any
 ) -> None:
     """List runs, the last begun first, a page at a time."""
-    from flows.cli.documents import check_text  # noqa: PLC0415  --help loads no database driver
-    from flows.cli.output import as_json_text, write  # noqa: PLC0415
+    from flows.cli.output import as_json_text, write  # noqa: PLC0415  --help loads no driver
     from flows.cli.run_filter import RunFilter  # noqa: PLC0415
+    from flows.cli.run_keys import find_key, read_key  # noqa: PLC0415
     from flows.cli.run_list import read_page, table  # noqa: PLC0415
     from flows.cli.session import open_session  # noqa: PLC0415
     from flows.config import DBConfig  # noqa: PLC0415
-    from flows.ids import RunKey  # noqa: PLC0415
     from flows.schema import check_version  # noqa: PLC0415
 
     config = DBConfig(schema=schema)
     chosen = RunFilter.of(**options).for_list()
-    start = None if after is None else RunKey.parse(check_text("the run key", after))
+    named = None if after is None else read_key(after)
     with open_session(dsn) as session:
         check_version(session.connection, config)
+        start = None if named is None else find_key(session, config, named)
         page = read_page(session.connection, config.schema, chosen, limit, start)
     if as_json:
         write(as_json_text(page))
-    elif page.runs:
-        write(table(page))
+    else:
+        write(table(page) if page.runs else "no runs\n")
     if page.next is not None and not as_json:
         click.echo(f"flows: there are more: --after {page.next}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.text import Text
 
 from flows.cli.plain import one_line, printable, shortened
 from flows.cli.quantities import duration, size
+from flows.cli.run_details import placed
+from flows.cli.run_order import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +47,7 @@ class _Entry(NamedTuple):
     tries: str = ""
     took: str = ""
     detail: str = ""
+    placed: tuple[int, int] | None = None
 
 
 def page_of(run: RunDetails, *, on_terminal: bool) -> str:
@@ -53,7 +57,7 @@ def page_of(run: RunDetails, *, on_terminal: bool) -> str:
     console = Console(file=page, force_terminal=on_terminal, width=width, highlight=False)
     console.print(Text(printable(run.run_key), style="bold"), soft_wrap=True)
     console.print(_head(run))
-    entries = sorted(_entries(run), key=lambda entry: entry.at)
+    entries = in_order([*_entries(run)], attrgetter("at"), attrgetter("placed"))
     if entries:
         console.print()
         console.print(_timeline(entries, run.created_at))
@@ -159,6 +163,7 @@ def _step_entry(step: Step) -> _Entry:
         str(step.attempts),
         duration(step.seconds),
         detail,
+        placed(step),
     )
 
 
@@ -182,6 +187,7 @@ def _wait_entry(wait: Wait, now: datetime) -> _Entry:
         "open" if is_open else "satisfied",
         took="" if wait.seconds is None else duration(wait.seconds),
         detail=detail,
+        placed=placed(wait),
     )
 
 
@@ -191,7 +197,13 @@ def _event_entry(event: Event) -> _Entry:
 
 def _random_entry(random: Random) -> _Entry:
     what = {"uuidv7": "uuid"}.get(random.kind, random.kind)
-    return _Entry(random.created_at, printable(what), random.key, detail=str(random.value))
+    return _Entry(
+        random.created_at,
+        printable(what),
+        random.key,
+        detail=str(random.value),
+        placed=placed(random),
+    )
 
 
 def _memo(stored: Stored | None) -> str:

@@ -20,7 +20,10 @@ __all__ = ["runs", "show"]
 @click.group()
 @debug_option
 def runs() -> None:
-    """Look at runs, cancel them, try them again, go on from one of their steps."""
+    """Look at runs, cancel them, try them again, go on from one of their steps.
+
+    A KEY is the key of a run, or its id alone.
+    """
 
 
 for _command in (list_runs, cancel, retry, fork):
@@ -37,18 +40,18 @@ def show(*, key: str, as_json: bool, dsn: str | None, schema: str) -> None:
 
     Times in the list are counted from when the run was begun; "took" is the last try's.
     """
-    from flows.cli.documents import check_text  # noqa: PLC0415  --help loads no database driver
-    from flows.cli.output import as_json_text, write  # noqa: PLC0415
+    from flows.cli.output import as_json_text, write  # noqa: PLC0415  --help loads no driver
     from flows.cli.run_details import read_run  # noqa: PLC0415
+    from flows.cli.run_keys import find_key, read_key  # noqa: PLC0415
     from flows.cli.session import open_session  # noqa: PLC0415
     from flows.config import DBConfig  # noqa: PLC0415
-    from flows.ids import RunKey  # noqa: PLC0415
     from flows.schema import check_version  # noqa: PLC0415
 
     config = DBConfig(schema=schema)
-    run_key = RunKey.parse(check_text("the run key", key))
+    named = read_key(key)
     with open_session(dsn) as session:
         check_version(session.connection, config)
+        run_key = find_key(session, config, named)
         run = read_run(session.connection, config.schema, run_key)
     write(as_json_text(run) if as_json else _as_page(run))
 

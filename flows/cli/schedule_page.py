@@ -24,6 +24,7 @@ from flows.errors import ConfigError, UnknownScheduleError
 from flows.schedules import ScheduleOptions, parse_schedule, plan_ticks
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import timedelta
 
     from flows.database import Connection
@@ -60,6 +61,7 @@ class ScheduleDetails(msgspec.Struct, frozen=True):
         overlap: whether a run may begin while the one before is unfinished: allow or skip.
         jitter: by how many seconds at most a run is put off.
         error: why it cannot be fired.
+        why: why it is due and has not been fired, None where it is about to be.
         created_at: when it was created.
         updated_at: when it was fired or changed last.
         read_at: the database's time of this look.
@@ -83,6 +85,7 @@ class ScheduleDetails(msgspec.Struct, frozen=True):
     updated_at: datetime
     read_at: datetime
     input: Stored | None
+    why: str | None = None
 
     @property
     def state(self) -> str:
@@ -90,6 +93,11 @@ class ScheduleDetails(msgspec.Struct, frozen=True):
         if self.enabled:
             return "on"
         return "broken" if self.error else "paused"
+
+    @property
+    def is_due(self) -> bool:
+        """Whether its time has come."""
+        return self.enabled and self.next_run_at <= self.read_at
 
     def parse(self) -> CronSchedule | EverySchedule:
         """Return the rule.
@@ -145,7 +153,8 @@ def table_of(found: list[ScheduleDetails]) -> str:
             due,
             "" if last is None else f"{duration((each.read_at - last).total_seconds())} ago",
         )
-    notes = [f"{each.schedule_id}: {each.error}" for each in found if each.error]
+    told = ((each.schedule_id, each.error or each.why) for each in found)
+    notes = [f"{name}: {why}" for name, why in told if why]
     return _render(table) + "".join(f"{printable(note)}\n" for note in notes)
 
 
@@ -161,6 +170,7 @@ def page_of(each: ScheduleDetails) -> str:
         ("rule", _rule(each)),
         ("state", each.state),
         ("error", each.error),
+        ("why", each.why),
         ("next", f"{_instant(each.next_run_at)}, {_until(each.next_run_at - each.read_at)}"),
         ("last run", each.last_run_at and f"{_instant(each.last_run_at)}, {each.last_run}"),
         ("missed ticks", missed if each.catch_up == "all" else each.catch_up),
@@ -198,7 +208,24 @@ def _read(connection: Connection, schema: str, schedule_id: str | None) -> list[
         values = {"schedule_id": schedule_id}
         rows = cursor.execute(sql.load("show_schedules", schema), values).fetchall()
     # The payload first: it takes its columns out of the row.
-    return [ScheduleDetails(input=take_payload(row, "input"), **row) for row in rows]
+    found = [ScheduleDetails(input=take_payload(row, "input"), **row) for row in rows]
+    due = {each.workflow_name for each in found if each.is_due}
+    unattended = {name for name in due if not _count_workers(connection, schema, name)}
+    return [_explained(each, unattended) for each in found]
+
+
+def _explained(each: ScheduleDetails, unattended: Collection[str]) -> ScheduleDetails:
+    if not each.is_due or each.workflow_name not in unattended:
+        return each
+    why = f"it is due, and no live worker executes workflow {each.workflow_name!r}: start one"
+    return msgspec.structs.replace(each, why=why)
+
+
+def _count_workers(connection: Connection, schema: str, workflow_name: str) -> int:
+    query = sql.load("count_live_workers", schema)
+    row = connection.execute(query, {"workflow_name": workflow_name}).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _rule(each: ScheduleDetails) -> str:

@@ -16,7 +16,7 @@ from flows.cli.output import Refusal
 from flows.database import connect, is_lost
 from flows.embedded import default_home, open_database
 from flows.embedded.database import VARIABLES
-from flows.errors import DatabaseError, EmbeddedError, UnknownRunError
+from flows.errors import ConfigError, DatabaseError, EmbeddedError, UnknownRunError
 from flows.schema import check_version, migrate
 
 if TYPE_CHECKING:
@@ -111,6 +111,12 @@ def _connect(database: Database) -> Connection:
     except DatabaseError as error:
         if database.server is not None:
             raise DatabaseError(f"{error}\nsee {database.server.log}") from error
+        # The resolver only says that the host has not been found. Not told: what stands there is
+        # the beginning of a password that has a slash.
+        port = str(conninfo_to_dict(database.dsn).get("port") or "0")
+        if not port.replace(",", "0").isdigit():
+            remedy = "in a URL a password's / is written as %2F"
+            raise ConfigError(f"{database.source}: its port is not a number; {remedy}") from error
         raise DatabaseError(f"{error}\ncheck {database.source}: {_public(database)}") from error
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from flows.cli.fitting import Column, table_or_blocks
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from flows.supervisor.state import ProcessState, SupervisorState
 
 __all__ = ["duration", "headline", "megabytes", "print_status", "process_table"]
+
+_DROPPED = {"gen": 1, "finished": 2, "pid": 3}
+"""What is left out first where the table is too wide."""
 
 _COLORS = {"ready": "green", "booting": "yellow", "retiring": "yellow", "waiting": "red"}
 
@@ -23,43 +28,44 @@ def print_status(state: SupervisorState) -> None:
     width = None if sys.stdout.isatty() else 120
     console = Console(file=sys.stdout, width=width, highlight=False)
     console.print(headline(state))
-    console.print(process_table(state))
+    console.print(process_table(state, console.width))
     for process in state.processes:
         for line in _troubles(process):
             console.print(Text(line))
 
 
 def headline(state: SupervisorState) -> Text:
-    """Return the first line of a page."""
-    return Text(
+    """Return the first line of a page, and a second one while the database is away."""
+    line = Text(
         f"{state.app}  {state.state}, pid {state.pid}, up {duration(state.age_s)},"
         f" generation {state.generation}",
         style="bold",
     )
+    if state.database_silent_s is not None:
+        silent = f"\nthe database has not answered for {duration(state.database_silent_s)}"
+        line.append(silent, style="bold red")
+    return line
 
 
-def process_table(state: SupervisorState) -> Table:
-    """Return a line per process."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("process", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for name in ("pid", "gen", "up", "busy", "finished", "restarts", "memory"):
-        table.add_column(name, justify="right", no_wrap=True)
+def process_table(state: SupervisorState, width: int) -> RenderableType:
+    """Return a line per process, or a block of lines where they do not fit."""
+    columns = [Column("process", least=16), Column("state")]
+    names = ("pid", "gen", "up", "busy", "finished", "restarts", "memory")
+    columns += [Column(name, right=True, drop=_DROPPED.get(name, 0)) for name in names]
+    rows = []
     for each in state.processes:
-        busy = f"{len(each.executing)}/{each.executors}" if each.executors else ""
         color = "bold red" if each.state == "broken" else _COLORS.get(each.state, "")
-        table.add_row(
-            Text(each.name),
-            Text(each.state, style=color),
+        cells = (
             _number(each.pid),
             _number(each.generation),
             "" if each.age_s is None else duration(each.age_s),
-            busy,
+            f"{len(each.executing)}/{each.executors}" if each.executors else "",
             str(each.finished) if each.executors else "",
             str(each.restarts) if each.restarts else "",
             megabytes(each.rss),
         )
-    return table
+        rows.append([Text(each.name), Text(each.state, style=color), *map(Text, cells)])
+    return table_or_blocks(columns, rows, width)
 
 
 def duration(seconds: float) -> str:

@@ -27,6 +27,9 @@ __all__ = ["top"]
 
 _MOST_RUNS = 15
 
+_DROPPED = {"memory": 1, "restarts": 2}
+"""What is left out first where the table of workflows is too wide."""
+
 Queues = dict[str, dict[str, int]]
 """Unfinished runs: workflow, then status, then how many."""
 
@@ -50,11 +53,11 @@ def top(*, interval: float, control: Path | None) -> None:
     frames = _Frames(find(control))
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
-        console.print(frames.next())
+        console.print(frames.next(console.width))
         return
     with _keys() as wait_for_q, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(frames.next(), refresh=True)
+            live.update(frames.next(console.width), refresh=True)
             if wait_for_q(interval):
                 return
 
@@ -66,8 +69,8 @@ class _Frames:
         self._path = path
         self._finished: dict[str, tuple[float, dict[int, int]]] = {}
 
-    def next(self) -> Group:
-        """Return the next frame.
+    def next(self, width: int) -> Group:
+        """Return the next frame, for a terminal of `width` columns.
 
         Raises:
             ControlError: the supervisor is gone.
@@ -84,18 +87,18 @@ class _Frames:
         # Without maintenance, or its database, the rest is worth seeing all the more.
         with contextlib.suppress(ControlError):
             queues = ask(self._path, {"do": "queues"}, patient=False)["queues"]
-        return Group(headline(state), self._workflows(state, queues), _runs(state))
+        return Group(headline(state), self._workflows(state, queues, width), _runs(state, width))
 
-    def _workflows(self, state: SupervisorState, queues: Queues | None) -> Any:
-        from rich.box import SIMPLE_HEAD  # noqa: PLC0415
-        from rich.table import Table  # noqa: PLC0415
+    def _workflows(self, state: SupervisorState, queues: Queues | None, width: int) -> Any:
+        from rich.text import Text  # noqa: PLC0415
 
+        from flows.cli.fitting import Column, table_or_blocks  # noqa: PLC0415
         from flows.cli.status_page import megabytes  # noqa: PLC0415
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.add_column("workflow", overflow="fold")
-        for name in ("queued", "waiting", "busy", "runs/s", "processes", "restarts", "memory"):
-            table.add_column(name, justify="right", no_wrap=True)
+        names = ("queued", "waiting", "busy", "runs/s", "processes", "restarts", "memory")
+        columns = [Column("workflow", least=16)]
+        columns += [Column(name, right=True, drop=_DROPPED.get(name, 0)) for name in names]
+        rows = []
         for workflow in dict.fromkeys(each.workflow for each in state.processes):
             if workflow is None:
                 continue
@@ -107,17 +110,19 @@ class _Frames:
             busy = sum(len(each.executing) for each in live)
             executors = sum(each.executors for each in live)
             is_broken = any(each.state == "broken" for each in mine)
-            table.add_row(
+            waiting = counts.get("sleeping", 0) + counts.get("waiting_event", 0)
+            cells = (
                 workflow,
                 str(counts.get("queued", 0)) if queues is not None else "?",
-                str(counts.get("sleeping", 0) + counts.get("waiting_event", 0)),
+                str(waiting) if queues is not None else "?",
                 f"{busy}/{executors}",
                 "" if rate is None else f"{rate:.1f}",
-                "[bold red]broken" if is_broken else str(len(live)),
+                Text("broken", style="bold red") if is_broken else str(len(live)),
                 str(sum(each.restarts for each in mine)),
                 megabytes(sum(each.rss or 0 for each in live) or None),
             )
-        return table
+            rows.append([Text(cell) if isinstance(cell, str) else cell for cell in cells])
+        return table_or_blocks(columns, rows, width)
 
     def _rate(self, workflow: str, now_s: float, finished: dict[int, int]) -> float | None:
         """Return how many attempts have ended a second since the last frame."""
@@ -129,28 +134,31 @@ class _Frames:
         return ended / (now_s - before[0])
 
 
-def _runs(state: SupervisorState) -> Any:
+def _runs(state: SupervisorState, width: int) -> Any:
     """Return the runs that are being executed, the longest first."""
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
+    from flows.cli.fitting import Column, table_or_blocks  # noqa: PLC0415
     from flows.cli.status_page import duration  # noqa: PLC0415
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("run", no_wrap=True)
-    table.add_column("of", overflow="fold")
-    table.add_column("for", justify="right", no_wrap=True)
-    table.add_column("step", overflow="ellipsis", no_wrap=True)
-    table.add_column("for", justify="right", no_wrap=True)
+    columns = [
+        Column("run"),
+        Column("of", least=12),
+        Column("for", right=True),
+        Column("step", least=12),
+        Column("for", right=True, label="in the step for"),
+    ]
+    rows = []
     runs = [(each, run) for each in state.processes for run in each.executing]
     runs.sort(key=lambda pair: -pair[1].for_s)
     for each, run in runs[:_MOST_RUNS]:
         step_for = "" if run.step_for_s is None else duration(run.step_for_s)
         name = each.workflow or each.name
-        table.add_row(run.run, name, duration(run.for_s), run.step or "", step_for)
+        cells = (run.run, name, duration(run.for_s), run.step or "", step_for)
+        rows.append([Text(cell) for cell in cells])
     if len(runs) > _MOST_RUNS:
-        table.add_row(f"and {len(runs) - _MOST_RUNS} more")
-    return table
+        rows.append([Text(f"and {len(runs) - _MOST_RUNS} more"), *([Text("")] * 4)])
+    return table_or_blocks(columns, rows, width)
 
 
 @contextlib.contextmanager

@@ -140,7 +140,7 @@ def url(home: Path) -> str:
     """Return the DSN of the running server of `home`, without holding it.
 
     Raises:
-        EmbeddedError: none is running.
+        EmbeddedError: none is running; says so where there is no database at all.
     """
     home = home.absolute()
     data = _data_of(home)
@@ -148,6 +148,10 @@ def url(home: Path) -> str:
         if running.is_ready:
             return _dsn(data)
         raise EmbeddedError(f"the embedded server of {home} is starting; try again in a moment")
+    # A link that leads nowhere is not nothing: starting the server tells what has gone.
+    if not os.path.lexists(data):
+        remedy = "go to the folder where it is; flows db start would create an empty one here"
+        raise EmbeddedError(f"there is no embedded database in {home}\n{remedy}")
     raise EmbeddedError(f"the embedded server of {home} is not running; start it: flows db start")
 
 

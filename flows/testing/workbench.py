@@ -174,17 +174,16 @@ class Workbench:
         return death.run
 
     def steps(self, run_key: RunKey | str) -> list[StepMemo]:
-        """Return what is stored of a run's steps, in the order they were first called here."""
+        """Return what is stored of a run's steps, in the order the workflow comes to them."""
         key = RunKey.parse(str(run_key))
         values = {"shard": key.workflow_name_shard, "run_id": key.run_id}
         rows = self._connection.execute(self._query("show_steps"), values).fetchall()
         memos = []
-        for step_key, status, tries, _, _, error, _, _, _, *output in rows:
+        rows.sort(key=lambda row: row[-1] or 0)
+        for step_key, status, tries, _, _, error, _, _, _, *output, _, _ in rows:
             value = payloads.decode(Payload(*output), Any) if status == "completed" else None
             memos.append(StepMemo(step_key, status, tries, value, error))
-        # The times that are stored do not tell: many steps are committed at once.
-        called = [name for run, name in self._calls if run == key]
-        return sorted(memos, key=lambda memo: called.index(memo.key) if memo.key in called else -1)
+        return memos
 
     def calls(self, run_key: RunKey | str, step_key: str) -> int:
         """Return how often this workbench has called a step's function, in all tries and processes.

@@ -176,6 +176,24 @@ def test_a_published_event_lets_the_run_go_on(flows_dsn: str) -> None:
         assert client.get_run_output_tx(connection, key) == {"n": 42}
 
 
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_an_event_of_a_run_that_is_over_says_that_nobody_reads_it(
+    shared_dsn: str, status: str
+) -> None:
+    with psycopg.connect(shared_dsn, autocommit=True) as connection:
+        key = Client().begin_tx(connection, "demo")
+        connection.execute(
+            "UPDATE flows.runs SET status = %s WHERE workflow_name_shard = %s AND run_id = %s",
+            (status, *key),
+        )
+        done = flows("publish", str(key), "Answer", "--dsn", shared_dsn)
+        assert (done.returncode, done.stdout) == (0, "")
+        unless = "" if status == "completed" else ", unless it is retried"
+        assert done.stderr == f"flows: the run is {status}: nobody will read it{unless}\n"
+        rows = connection.execute("SELECT 1 FROM flows.events WHERE run_id = %s", (key.run_id,))
+        assert rows.fetchone() == (1,)
+
+
 def test_an_event_of_a_run_that_is_not_there_is_refused(shared_dsn: str) -> None:
     code, error = refused("publish", NOBODY, "Answer", "1", "--dsn", shared_dsn)
     assert (code, error) == (ExitCode.FAILED, f"no run {NOBODY} in the database of --dsn\n")

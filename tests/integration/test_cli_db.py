@@ -29,7 +29,10 @@ def test_a_project_without_a_database_gets_one_that_start_keeps_and_stop_ends(
     home = project / ".flows" / "pg"
     code, error = refused("db", "url", cwd=project)
     assert code == ExitCode.DATABASE
-    assert error == (f"the embedded server of {home} is not running; start it: flows db start\n")
+    assert error == (
+        f"there is no embedded database in {home}\n"
+        "go to the folder where it is; flows db start would create an empty one here\n"
+    )
     assert told("db", "stop", cwd=project) == f"no server runs in {home}\n"
     assert not home.exists()
 
@@ -53,5 +56,6 @@ def test_a_project_without_a_database_gets_one_that_start_keeps_and_stop_ends(
     )
 
     assert told("db", "stop", cwd=project) == f"stopped the server of {home}\n"
-    code, _ = refused("db", "url", cwd=project)
+    code, error = refused("db", "url", cwd=project)
     assert code == ExitCode.DATABASE
+    assert error == f"the embedded server of {home} is not running; start it: flows db start\n"

@@ -115,6 +115,34 @@ def test_dead_rows_and_broken_schedules_are_warnings(own_dsn: str) -> None:
     assert faults["schedules"].told == "1 schedule cannot be fired"
 
 
+def test_a_schedule_that_nobody_fires_is_found(own_dsn: str) -> None:
+    change(
+        own_dsn,
+        "INSERT INTO flows.schedules (schedule_id, workflow_name, cron_expr, next_run_at, enabled)"
+        " VALUES ('late', 'report', '@every 1h', now() - interval '1 hour', true),"
+        " ('paused', 'other', '@every 1h', now() - interval '1 hour', false),"
+        " ('due', 'more', '@every 1h', now() - interval '5 seconds', true)",
+    )
+    code, faults = found(own_dsn)
+    assert (code, set(faults)) == (2, {"schedules"})
+    assert faults["schedules"].told == (
+        "workflow 'report' has a schedule that is due for 1 h 00 min, and no live worker"
+    )
+    change(
+        own_dsn,
+        "INSERT INTO flows.workers (worker_id, workflow_names, host, pid, lease_expires_at)"
+        " VALUES (gen_random_uuid(), '{report}', 'here', 1, now() + interval '1 hour')",
+    )
+    code, faults = found(own_dsn)
+    assert (code, faults["schedules"].level) == (1, "warning")
+    change(
+        own_dsn,
+        "UPDATE flows.schedules SET next_run_at = now() - interval '9 minutes'"
+        " WHERE schedule_id = 'late'",
+    )
+    assert found(own_dsn) == (0, {})
+
+
 def test_the_session_that_idles_in_a_transaction_is_told_by_its_process(own_dsn: str) -> None:
     with psycopg.connect(own_dsn, application_name="sleepy") as connection:
         connection.execute("SELECT 1")
@@ -146,6 +174,12 @@ def test_the_session_that_idles_in_a_transaction_is_told_by_its_process(own_dsn:
         (*diagnosis.judge_queues([Due("demo", 60.0, 0)]), "error"),
         (*diagnosis.judge_queues([Due("demo", 599.0, 1)]), "ok"),
         (*diagnosis.judge_queues([Due("demo", 600.0, 1)]), "warning"),
+        (*diagnosis.judge_schedules(0, []), "ok"),
+        (*diagnosis.judge_schedules(1, [Due("demo", 59.0, 0)]), "warning"),
+        (*diagnosis.judge_schedules(0, [Due("demo", 59.0, 0)]), "ok"),
+        (*diagnosis.judge_schedules(0, [Due("demo", 60.0, 0)]), "error"),
+        (*diagnosis.judge_schedules(0, [Due("demo", 599.0, 1)]), "ok"),
+        (*diagnosis.judge_schedules(0, [Due("demo", 600.0, 1)]), "warning"),
     ],
 )
 def test_each_measure_has_its_limits(finding: Finding, level: str) -> None:

@@ -62,7 +62,7 @@ def test_the_last_begun_run_comes_first_whatever_its_shard(runs: Runs) -> None:
     keys = [put(runs, "queued", n * HOUR, f"demo_{n % 3}") for n in range(5)]
     assert listed(runs) == keys
     lines = told("runs", "list", "--dsn", runs.dsn).splitlines()
-    assert lines[0].split() == ["run", "status", "begun", "tries", "error"]
+    assert lines[0].split() == ["run", "status", "begun", "failures", "error"]
     assert [line.split()[0] for line in lines[1:]] == keys
 
 
@@ -116,6 +116,14 @@ def test_runs_with_random_ids_are_chosen_by_their_stored_time(runs: Runs) -> Non
     young = put(runs, "queued", run_id=UUID("00000000-0000-4000-8000-000000000000"))
     assert listed(runs, "--older-than", "1d") == [old]
     assert listed(runs, "--newer-than", "1d") == [young]
+
+
+def test_a_list_without_runs_says_so(runs: Runs) -> None:
+    assert told("runs", "list", "--dsn", runs.dsn) == "no runs\n"
+    put(runs, "queued")
+    assert told("runs", "list", "--workflow", "other", "--dsn", runs.dsn) == "no runs\n"
+    page = json.loads(told("runs", "list", "--workflow", "other", "--json", "--dsn", runs.dsn))
+    assert page["runs"] == []
 
 
 def test_an_error_is_shown_by_its_first_line_made_harmless(runs: Runs) -> None:

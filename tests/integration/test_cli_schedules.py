@@ -89,6 +89,26 @@ def test_one_is_shown_with_its_input_whatever_the_codec(flows_dsn: str) -> None:
     assert {**listed, "read_at": shown["read_at"]} == shown
 
 
+def test_a_schedule_that_is_due_and_that_nobody_fires_says_why(flows_dsn: str) -> None:
+    create(flows_dsn, "often", every(timedelta(hours=1)))
+    assert "no live worker" not in told("schedules", "list", "--dsn", flows_dsn)
+    due = "UPDATE flows.schedules SET next_run_at = now() - interval '1 second'"
+    execute(flows_dsn, due)
+    why = "it is due, and no live worker executes workflow 'report': start one"
+    assert told("schedules", "list", "--dsn", flows_dsn).splitlines()[2] == f"often: {why}"
+    page = told("schedules", "show", "often", "--dsn", flows_dsn)
+    assert re.search(rf"^why +{why}$", page, re.MULTILINE), page
+    shown = json.loads(told("schedules", "show", "often", "--json", "--dsn", flows_dsn))
+    assert shown["why"] == why
+    execute(
+        flows_dsn,
+        "INSERT INTO flows.workers (worker_id, workflow_names, host, pid, lease_expires_at)"
+        " VALUES (gen_random_uuid(), '{report}', 'here', 1, now() + interval '1 hour')",
+    )
+    (listed,) = json.loads(told("schedules", "list", "--json", "--dsn", flows_dsn))
+    assert listed["why"] is None
+
+
 def test_a_preview_shows_the_clock_of_the_zone_across_a_change(flows_dsn: str) -> None:
     create(flows_dsn, "nightly", parse_cron("30 2 * * *", "Europe/Berlin"))
     execute(flows_dsn, "UPDATE flows.schedules SET next_run_at = '2026-03-28 01:30+00'")

@@ -136,6 +136,7 @@ def test_a_run_that_is_claimed_and_not_begun_fails_at_its_deadline(
     # However long the runs are, claim ahead.
     monkeypatch.setattr(LookAhead, "should_claim", lambda *_: True)
     monkeypatch.setattr(LookAhead, "wanted", lambda *_: 5)
+    monkeypatch.setattr("flows.dispatcher.PATIENCE_S", 3600.0)
 
     @others.workflow("demo")
     def busy(wf: Context, how: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg import sql as compose
+from psycopg.pq import PipelineStatus
 
 from flows import Codec, Context, Registry, RetryPolicy, direct
 from tests.integration.ledger import STEPS, enter, entries, execute
@@ -240,3 +241,28 @@ def test_a_session_of_another_encoding_is_served(runs: Runs, committed: list[str
     assert engine.sends_directly
     rows = runs.rows("SELECT DISTINCT output_json #>> '{}' FROM flows.runs")
     assert rows == [("\N{LATIN SMALL LETTER E WITH ACUTE}",)]
+
+
+def test_ctrl_c_while_a_commit_is_answered_is_raised(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+    registry.workflow("demo")(lambda wf: enter(wf, "kept"))
+    key = runs.begin("demo")
+    answers, interrupted = direct._answers, False
+
+    def interrupt_once(connection: Any) -> Any:
+        nonlocal interrupted
+        if interrupted or connection.pgconn.pipeline_status == PipelineStatus.OFF:
+            return answers(connection)
+        interrupted = True
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(direct, "_answers", interrupt_once)
+    worker = runs.worker(registry)
+    with pytest.raises(KeyboardInterrupt):
+        worker.process_one()
+    worker.stop()
+    runs.execute_due(registry)
+    assert runs.output(key) == "kept"
+    assert entries(runs) == ["kept"]

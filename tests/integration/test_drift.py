@@ -219,3 +219,68 @@ def test_the_command_says_where_code_and_run_part(runs: Runs, tmp_path: Path) ->
 def test_a_run_that_does_not_exist_has_no_history(runs: Runs) -> None:
     with connect(runs.dsn) as connection, pytest.raises(UnknownRunError):
         read_history(connection, "flows", runs.begin("demo")._replace(workflow_name_shard="x_0"))
+
+
+def asking(event_name: str, **options: Any) -> Registry:
+    """A workflow that waits for an event of that name, and then for another one."""
+    registry = Registry()
+
+    @registry.workflow("demo", **options)
+    def demo(wf: Context) -> Any:
+        return [wf.wait_for_event("ask/v1", event_name), wf.wait_for_event("then/v1", "Then")]
+
+    return registry
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_wait_that_is_for_another_event_now_is_reported(
+    runs: Runs, caplog: pytest.LogCaptureFixture, policy: Any
+) -> None:
+    key = runs.execute(asking("Go"), "demo")
+    runs.publish(key, "Went", 0)
+    assert runs.status(key).status == "waiting_event", "it is the old name that wakes it"
+    runs.publish(key, "Go", 1)
+    runs.execute_due(asking("Went", on_drift=policy))
+    said = f"run {key}: wait 'ask/v1' was begun for event 'Go', the code names 'Went' now;"
+    if policy == "error":
+        assert runs.status(key).status == "failed"
+        assert f"DriftError: {said}" in runs.error(key)
+        return
+    assert said in caplog.text
+    assert "the memo is used" in caplog.text
+    runs.publish(key, "Then", 3)
+    runs.execute_due(asking("Go", on_drift="error"))
+    assert runs.output(key) == [1, 3]
+
+
+def test_an_open_wait_that_its_run_comes_to_again_goes_on_for_the_event_of_now(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = runs.execute(asking("Go"), "demo")
+    for verb in ("cancel", "retry"):
+        assert flows("runs", verb, str(key), "--dsn", runs.dsn).returncode == 0
+    runs.execute_due(asking("Went"))
+    assert caplog.text.count("the code names 'Went' now") == 1
+    assert "the latter is waited for" in caplog.text
+    assert runs.rows("SELECT event_name, satisfied_at FROM flows.waits") == [("Went", None)]
+    runs.publish(key, "Went", 2)
+    runs.publish(key, "Then", 3)
+    runs.execute_due(asking("Went", on_drift="error"))
+    assert runs.output(key) == [2, 3]
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_an_event_that_was_renamed_under_a_wait_is_told(runs: Runs, is_over: bool) -> None:
+    key = runs.execute(asking("Go"), "demo")
+    if is_over:
+        runs.publish(key, "Go", 1)
+        runs.execute_due(asking("Go"))
+    (workflow,) = asking("Went")
+    result = replayed(runs, key, workflow.function)
+    place = "then/v1" if is_over else "ask/v1"
+    assert result == Replay(
+        f"came to wait {place}, where the run is",
+        [Divergence("wait ask/v1", "was for event Go, is for Went now")],
+    )
+    (workflow,) = asking("Go")
+    assert not replayed(runs, key, workflow.function).divergences

@@ -111,7 +111,7 @@ def test_stopping_ends_a_server_that_is_in_use(home: Path) -> None:
 
 def test_stop_and_url_of_a_project_that_never_had_a_server(tmp_path: Path) -> None:
     assert embedded.stop(tmp_path / ".flows" / "pg") is False
-    with pytest.raises(EmbeddedError, match="not running"):
+    with pytest.raises(EmbeddedError, match="there is no embedded database in"):
         embedded.url(tmp_path / ".flows" / "pg")
     assert list(tmp_path.iterdir()) == []
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from flows import Context, DBConfig, LeaseLostError, Registry, leases
@@ -68,15 +70,15 @@ def test_a_lease_is_fifteen_seconds_and_is_renewed(runs: Runs, identity: WorkerI
 def test_a_supervisor_renews_the_leases_of_its_own_workers(
     runs: Runs, identity: WorkerIdentity
 ) -> None:
-    sibling = identity._replace(worker_id=uuid.uuid4())
+    sibling, dead = (identity._replace(worker_id=uuid.uuid4()) for _ in range(2))
     stranger = WorkerIdentity(uuid.uuid4(), uuid.uuid4(), ("demo",))
     second = timedelta(seconds=1)
-    for each in (identity, sibling, stranger):
+    for each in (identity, sibling, dead, stranger):
         leases.register_worker(runs.connection, CONFIG, each, lease=second)
     assert identity.supervisor_id is not None
-    leases.renew_supervised(runs.connection, CONFIG, identity.supervisor_id)
+    leases.renew_supervised(runs.connection, CONFIG, identity.supervisor_id, dead=[dead.worker_id])
     assert min(expires_in(runs, each) for each in (identity, sibling)) > second
-    assert expires_in(runs, stranger) <= second
+    assert max(expires_in(runs, each) for each in (dead, stranger)) <= second
 
 
 def test_a_worker_that_was_judged_dead_cannot_renew(runs: Runs, identity: WorkerIdentity) -> None:
@@ -174,6 +176,90 @@ def test_a_lone_worker_that_lost_its_lease_registers_anew_and_goes_on(
     assert runs.rows("SELECT claim, attempts FROM flows.runs") == [(2, 0)]
     live = runs.rows("SELECT worker_id FROM flows.workers WHERE stopped_at IS NULL")
     assert live == [(running.worker.worker_id,)]
+
+
+def test_nothing_is_claimed_under_an_id_that_is_not_registered(
+    runs: Runs, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, registry = Gate(), Registry()
+    executed: list[Any] = []
+
+    @registry.workflow("demo")
+    def demo(wf: Context) -> None:
+        executed.append(wf.run_key)
+        gate.pass_through()
+
+    running = runs.start(registry)
+    lost, refused = running.worker.worker_id, threading.Event()
+    register = leases.register_worker
+
+    def refuse_the_keeper(*arguments: Any) -> None:
+        if threading.current_thread().name == "flows-lease-keeper":
+            refused.set()
+            raise psycopg.OperationalError("the connection is cut")
+        register(*arguments)
+
+    monkeypatch.setattr(leases, "register_worker", refuse_the_keeper)
+    leases.release_worker(runs.connection, CONFIG, lost)
+    assert refused.wait(DEADLINE_S)
+    key = runs.begin(demo)
+    gate.wait_for_arrival()
+    # As any other host does, whose workers would take the run again.
+    assert leases.rescue_expired(runs.connection, CONFIG) == 0
+    gate.open()
+    runs.wait_for(key, "completed")
+    assert executed == [key]
+    assert runs.rows("SELECT claim FROM flows.runs") == [(1,)]
+
+
+def test_process_one_claims_nothing_under_an_id_that_is_not_registered(
+    runs: Runs, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, refused = Registry(), threading.Event()
+    register = leases.register_worker
+
+    @registry.workflow("demo")
+    def demo(wf: Context) -> int:
+        return leases.rescue_expired(runs.connection, CONFIG)
+
+    def refuse_the_keeper(*arguments: Any) -> None:
+        if threading.current_thread().name == "flows-lease-keeper":
+            refused.set()
+            raise psycopg.OperationalError("the connection is cut")
+        register(*arguments)
+
+    worker = runs.worker(registry)
+    assert not worker.process_one()
+    monkeypatch.setattr(leases, "register_worker", refuse_the_keeper)
+    leases.release_worker(runs.connection, CONFIG, worker.worker_id)
+    assert refused.wait(DEADLINE_S)
+    key = runs.begin(demo)
+    assert worker.process_one()
+    assert runs.output(key) == 0
+
+
+def test_a_worker_that_cannot_register_anew_tries_with_the_same_id(
+    runs: Runs, often: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry()
+    registry.workflow("demo")(lambda wf: None)
+    running = runs.start(registry)
+    register, refused = leases.register_worker, threading.Event()
+
+    def refuse_once(*arguments: Any) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise psycopg.OperationalError("the connection is cut")
+        register(*arguments)
+
+    monkeypatch.setattr(leases, "register_worker", refuse_once)
+    leases.release_worker(runs.connection, CONFIG, running.worker.worker_id)
+    assert refused.wait(DEADLINE_S)
+    wait_until(
+        lambda: leases.is_live(runs.connection, CONFIG, running.worker.worker_id),
+        what="it is registered",
+    )
+    assert caplog.text.count("lease lost") == 1
 
 
 def test_a_lone_worker_rescues_the_runs_of_lost_ones(

@@ -237,7 +237,7 @@ def test_a_claim_sees_what_was_executed_since_it_began_to_look(
         due.execute(found[1].encode(), values)
         assert runs.execute_due(registry) == 1
         runs.publish(key, "number", 7)
-        assert due.fetchall() == [(key.run_id, False)]
+        assert due.fetchall() == [(key.run_id, False, False, None)]
     with connect(runs.dsn) as connection:
         claimed = claim_runs(connection, "flows", [key.workflow_name_shard], 2, uuid.uuid4())
     (run,) = claimed.runs

@@ -116,7 +116,7 @@ def test_nothing_is_deleted_without_being_asked(runs: Runs) -> None:
     assert code == ExitCode.FAILED
     assert error == (
         "this would delete the completed or failed or cancelled runs of all workflows"
-        " in the database of --dsn; give --yes\n"
+        " that ended more than 30 d 0 h ago in the database of --dsn; give --yes\n"
     )
     assert len(kept(runs)) == 1
 

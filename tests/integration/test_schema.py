@@ -19,6 +19,7 @@ from flows import (
     check_version,
     migrate,
     schema_sql_for,
+    sql,
 )
 from flows.schema import SCHEMA_VERSION
 from tests.running import Runs
@@ -73,6 +74,45 @@ def test_migrate_creates_the_tables_and_again_does_nothing(dsn: str) -> None:
         assert migrate(connection) == []
         assert describe(connection) == before
         check_version(connection)
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_tables_of_each_earlier_version_are_brought_to_this_one(dsn: str, version: int) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        migrate(connection)
+        expected = describe(connection)
+        connection.execute("DROP SCHEMA flows CASCADE")
+        for _, text in sql.migration_files()[:version]:
+            connection.execute(text.encode())
+        with pytest.raises(SchemaError, match=f"is of version {version}, this code needs"):
+            check_version(connection)
+        assert migrate(connection) == list(range(version + 1, SCHEMA_VERSION + 1))
+        assert describe(connection) == expected
+
+
+def test_a_run_goes_on_over_a_migration(dsn: str) -> None:
+    """Its memos from before have no places, and those from afterwards have."""
+    registry = Registry()
+
+    @registry.workflow("demo")
+    def demo(wf: Context) -> Any:
+        first = wf.execute("first/v1", lambda: 1)
+        return [first, wf.wait_for_event("go/v1", "Go"), wf.execute("last/v1", lambda: 3)]
+
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        migrate(connection)
+    runs = Runs(dsn)
+    key = runs.execute(registry, demo)
+    for table in ("steps", "waits", "random"):
+        runs.connection.execute(f"ALTER TABLE flows.{table} DROP COLUMN place".encode())
+    runs.connection.execute("DELETE FROM flows.migrations WHERE version >= 9")
+    migrate(runs.connection)
+    runs.publish(key, "Go", 2)
+    runs.execute_due(registry)
+    assert runs.output(key) == [1, 2, 3]
+    places = runs.rows("SELECT step_key, place IS NULL FROM flows.steps ORDER BY 1")
+    assert places == [("first/v1", True), ("last/v1", False)]
+    runs.close()
 
 
 def test_migrate_commits_unless_the_caller_has_begun_a_transaction(dsn: str) -> None:

@@ -109,8 +109,12 @@ def test_a_stopping_worker_claims_nothing_more(runs: Runs, gate: Gate) -> None:
     assert runs.execute_due(registry) == 1
 
 
-def test_runs_that_were_claimed_and_not_begun_go_back(runs: Runs, gate: Gate) -> None:
+def test_runs_that_were_claimed_and_not_begun_go_back(
+    runs: Runs, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = Registry()
+    # Only because the worker stops.
+    monkeypatch.setattr("flows.dispatcher.PATIENCE_S", 3600.0)
 
     @registry.workflow("mixed")
     def mixed(wf: Context, is_held: bool) -> None:

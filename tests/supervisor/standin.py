@@ -53,6 +53,7 @@ from flows.supervisor.messages import (
     Released,
     Retire,
     Serve,
+    Stuck,
 )
 from flows.supervisor.notify import ServiceManager
 from flows.supervisor.plan import Plan
@@ -180,7 +181,10 @@ def work_as(name: str, worker_id: uuid.UUID, end: ChildEnd) -> int:
         end.board.show_rate(end.board.rate + 4000.0)
         tell("shown", name)
     work(name, end)
-    wait_to_stop(end, obey=name != "stubborn")
+    if name == "stuck-when-asked":
+        wait_to_stop(end, obey=True)
+        end.channel.send(Stuck("a thread is given up"))
+    wait_to_stop(end, obey=name not in {"stubborn", "stuck-when-asked"})
     tell("stopped", name)
     return 0
 
@@ -289,12 +293,18 @@ def disturb() -> None:
     """Arrange what a platform or an application may bring along."""
     if OPTIONS.get("without_pidfd"):
         processes._HAS_PIDFD = False
+    if OPTIONS.get("pidfd_fails"):
+        os.pidfd_open = refuse_pidfd
     if OPTIONS.get("without_death_signal"):
         child._libc = None
     if OPTIONS.get("unflushed"):
         sys.stdout.write(OPTIONS["unflushed"])
     if OPTIONS.get("fork_fails"):
         refuse_forks(OPTIONS["fork_fails"], [])
+
+
+def refuse_pidfd(pid: int, flags: int = 0) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def disturb_template() -> None:

@@ -106,6 +106,33 @@ def test_a_process_with_a_stuck_thread_is_replaced_and_its_other_runs_finish(
     )
 
 
+def test_a_thread_that_is_given_up_while_stopping_brings_no_process_that_claims(
+    app: StartApp,
+) -> None:
+    supervised = app("--only", "stuck")
+    begin(supervised.dsn, "stuck", "")
+    supervised.expect("executing", "stuck")
+    supervised.send(signal.SIGTERM)
+    supervised.expect_said("did not end within 5 s of being told to", timeout_s=30)
+    assert supervised.wait() == ExitCode.OK
+    assert supervised.stderr.count("worker stuck started") == 1
+    # Its second attempt is due, and left to the next supervisor.
+    assert rows(supervised.dsn) == [("stuck", "sleeping", 1)]
+
+
+def test_a_drain_until_all_is_done_replaces_a_process_with_a_stuck_thread(
+    app: StartApp, gate: Path
+) -> None:
+    begins = ("--begin", f'stuck="{gate}"', "--begin", 'stuck=""')
+    supervised = app("--only", "stuck", "--drain", *begins)
+    supervised.expect("executing", "stuck")
+    supervised.expect_said("replaced: finishing its runs", timeout_s=30)
+    gate.write_text("go")
+    assert supervised.wait() == ExitCode.OK
+    assert supervised.stderr.count("worker stuck started") == 2
+    assert sorted(rows(supervised.dsn, "status, attempts")) == [("completed", 0), ("completed", 1)]
+
+
 def test_a_process_that_keeps_the_lock_over_a_deadline_is_killed(
     app: StartApp, tmp_path: Path
 ) -> None:

@@ -9,22 +9,27 @@ import pwd
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flows import clock
+from flows.cli.control import ControlError, ask, find
 from flows.supervisor.control import ControlServer, Reply, Request, bind
 from flows.supervisor.exits import ExitCode
+from flows.supervisor.messages import Counted
+from flows.supervisor.operations import Operations
 from flows.supervisor.processes import Processes
-from tests.supervisor.harness import APP, FLOWS, ROOT, Supervised, begin, rows
+from flows.supervisor.silence import Silence
+from tests.supervisor.harness import APP, FLOWS, ROOT, Supervised, begin, child_titled, rows
 from tests.waiting import DEADLINE_S, process_exists, wait_until, wait_until_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from tests.supervisor.conftest import StartApp
+    from tests.supervisor.conftest import StartApp, StartSource
 
 
 @pytest.fixture
@@ -103,7 +108,9 @@ def test_a_broken_workflow_is_told_with_its_last_exit_and_can_be_restarted(
     shown = run("status", control=control).stdout
     assert "worker deadly is broken: its runs are not executed" in shown
     assert "exited with code 3" in shown
-    assert run("restart", "deadly", control=control).returncode == 0
+    restarted = run("restart", "deadly", control=control)
+    assert restarted.returncode == 0
+    assert restarted.stderr == "flows: workflow deadly: 1 process started\n"
     # Not as one that is broken already: it has its whole budget again.
     wait_until(
         lambda: supervised.stderr.count("exited with code 3; restarting now") == 2,
@@ -133,10 +140,14 @@ def test_scale_changes_the_number_of_processes(app: StartApp, control: Path) -> 
     supervised.expect_said("worker double ready")
     assert run("scale", "double", "3", control=control).returncode == 0
     wait_for_state(control, "worker double [3/3]", "ready")
+    assert {name for name in by_name(control) if name != "maintenance"} == {
+        f"worker double [{number}/3]" for number in (1, 2, 3)
+    }
     third = by_name(control)["worker double [3/3]"]["pid"]
     assert run("scale", "double", "1", control=control).returncode == 0
     wait_until_gone(third, what="the third process")
     supervised.expect_said("not needed: finishing its runs")
+    wait_for_state(control, "worker double", "ready")
     refused = run("scale", "nobody", "2", control=control)
     assert refused.returncode == 1
     assert "no workflow 'nobody' is run here (but double)" in refused.stderr
@@ -149,6 +160,40 @@ def test_reload_waits_until_the_new_code_runs(app: StartApp, control: Path) -> N
     assert done.returncode == 0
     assert "reloaded: generation 2" in done.stderr
     assert status(control)["generation"] == 2
+
+
+BOOTS_ONCE = """
+import contextlib, pathlib
+from flows import Registry
+
+@contextlib.contextmanager
+def life():
+    if pathlib.Path("dead").exists():
+        raise ValueError("no life")
+    yield
+
+registry = Registry(lifespan=life)
+
+@registry.workflow("killer")
+def kill(wf): ...
+"""
+
+
+def test_who_asks_is_told_why_a_process_cannot_boot(
+    supervise: StartSource, control: Path, tmp_path: Path
+) -> None:
+    supervised = supervise(BOOTS_ONCE, "--control", str(control))
+    supervised.expect_said("worker killer ready")
+    (tmp_path / "supervisor-0" / "dead").touch()
+    for what in (("reload",), ("restart", "killer")):
+        done = run(*what, control=control)
+        assert done.returncode == 1
+        assert "worker killer cannot boot: ValueError: no life" in done.stderr
+    os.kill(by_name(control)["worker killer"]["pid"], signal.SIGKILL)
+    wait_until(
+        lambda: (by_name(control)["worker killer"]["last_exit"] or "").endswith("no life"),
+        what="status tells it too",
+    )
 
 
 def test_stacks_show_where_a_step_is(app: StartApp, control: Path, gate: Path) -> None:
@@ -169,6 +214,70 @@ def test_drain_ends_the_supervisor_and_waits_for_that(app: StartApp, control: Pa
     assert "the supervisor has ended" in done.stderr
     assert supervised.wait() == ExitCode.OK
     assert not control.exists()
+
+
+def test_who_asks_for_queues_is_told_when_maintenance_dies_and_the_next_one_counts(
+    app: StartApp, control: Path
+) -> None:
+    supervised = app("--only", "double", "--control", str(control))
+    supervised.expect_said("worker double ready")
+    supervised.expect_said("maintenance ready")
+    maintenance = child_titled(supervised, "flows: maintenance")
+    os.kill(maintenance, signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as first:
+        ask_for_queues(control, first)
+        # Came later, and was answered: the other has been read by now.
+        assert status(control)["state"] == "running"
+        os.kill(maintenance, signal.SIGKILL)
+        refusal = read_answer(first)
+    assert refusal["ok"] is False
+    assert "maintenance has ended" in refusal["error"]
+    wait_until(
+        lambda: supervised.stderr.count("maintenance ready") == 2, what="there is another one"
+    )
+    with socket.socket(socket.AF_UNIX) as second:
+        ask_for_queues(control, second)
+        assert read_answer(second) == {"ok": True, "queues": {}}
+
+
+class Asking:
+    """Who has asked, and keeps the reason for which there is no answer."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+
+    def refuse(self, reason: str) -> None:
+        self.refused.append(reason)
+
+
+def test_who_asks_for_queues_is_told_why_they_cannot_be_counted() -> None:
+    nobody: Any = None
+    operations = Operations(
+        "app",
+        nobody,
+        nobody,
+        nobody,
+        nobody,
+        silence=Silence(),
+        phase=lambda: "running",
+        stop=print,
+    )
+    asking: Any = Asking()
+    operations._counting.append(asking)
+    operations.on_counted(Counted({}, "division by zero"))
+    assert asking.refused == ["division by zero"]
+    assert operations._counting == []
+
+
+def ask_for_queues(control: Path, client: socket.socket) -> None:
+    client.settimeout(DEADLINE_S)
+    client.connect(str(control))
+    client.sendall(b'{"do": "queues"}\n')
+
+
+def read_answer(client: socket.socket) -> dict[str, Any]:
+    with client.makefile() as lines:
+        return dict(json.loads(lines.readline()))
 
 
 def test_without_a_supervisor_a_command_says_what_to_do(tmp_path: Path) -> None:
@@ -245,6 +354,46 @@ def test_another_user_is_kept_out(app: StartApp, control: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 13
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_another_user_is_told_that_the_supervisor_is_not_theirs(mode: int) -> None:
+    # Not in a folder of pytest's, which only its owner can enter.
+    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as listener:
+        folder = Path(name) / ".flows"
+        path = folder / "supervisor-1.sock"
+        folder.parent.chmod(0o755)
+        folder.mkdir()
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0o600)
+        folder.chmod(mode)
+        found = Path(".flows") if mode == 0o700 else Path(".flows") / path.name
+        said = as_nobody(folder.parent, lambda: find(None))
+        whose = f"{found} is another user's; run flows as its owner"
+        assert said == f"a supervisor may run in {folder.parent}, but {whose}"
+        said = as_nobody(folder.parent, lambda: ask(path, {"do": "status"}, patient=False))
+        assert said == f"{path} is another user's; run flows as its owner"
+
+
+def as_nobody(folder: Path, what: Callable[[], object]) -> str:
+    """Return the refusal that another user gets for something."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir(folder)
+            os.setuid(pwd.getpwnam("nobody").pw_uid)
+            what()
+        except ControlError as error:
+            os.write(writing, error.message.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with os.fdopen(reading, "rb") as told:
+        return told.read().decode()
+
+
 def test_a_stale_socket_is_replaced_and_a_live_one_respected(
     app: StartApp, control: Path, tmp_path: Path
 ) -> None:
@@ -314,7 +463,7 @@ def test_an_answer_larger_than_a_socket_takes_is_read_whole(control: Path) -> No
         reply.say("first")
         reply.done(blob=blob)
 
-    server = ControlServer(processes, bind(control), control, answer)
+    server = ControlServer(processes, bind(control), control, answer, print)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(control))
         client.sendall(b'{"do": "status"}\n')

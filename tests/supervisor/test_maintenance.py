@@ -5,25 +5,37 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from flows import Client, every
+from flows import Client, DBConfig, every
+from flows.database import connect
+from flows.supervisor.draining import DrainWatch
+from flows.supervisor.maintenance import MaintenanceProgram, _Maintenance
+from flows.supervisor.messages import Count, Counted, Message, Prepared
 from tests.supervisor.harness import Supervised, begin, child_titled, execute, rows
 from tests.waiting import wait_until, wait_until_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.supervisor.conftest import StartApp
+    from tests.supervisor.conftest import StartApp, StartSource
 
 INSERT_RUNNING = """
     INSERT INTO flows.runs
         (workflow_name_shard, run_id, workflow_name, status, claim, worker_id, input_json)
     VALUES ('held_0', %s, 'held', 'running', 1, %s, to_jsonb(%s::text))
+"""
+
+
+REFUSE_CRASHES = """
+    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE 'no crashes'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON flows.crashes
+        FOR EACH ROW EXECUTE FUNCTION public.refuse();
 """
 
 
@@ -160,6 +172,75 @@ def test_a_supervisor_outlives_a_worker_and_maintenance_that_die_at_once(
     assert supervised.process.poll() is None
 
 
+class Told:
+    """The end of a maintenance process that keeps what it sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    @property
+    def channel(self) -> Told:
+        return self
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+def test_a_count_that_the_database_refuses_is_answered_and_costs_no_connection(
+    flows_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: DrainWatch, connection: Any) -> Any:
+        connection.execute("SELECT 1 / 0")
+
+    monkeypatch.setattr(DrainWatch, "unfinished", refuse)
+    program = MaintenanceProgram(flows_dsn, None, DBConfig(), uuid.uuid4(), (), 1.0, None)
+    end: Any = Told()
+    maintenance = _Maintenance(program, Prepared(datetime(2026, 1, 1, tzinfo=UTC)), end)
+    maintenance._asked.append(Count(("demo",)))
+    with connect(flows_dsn) as connection:
+        maintenance._work(connection)
+    assert end.sent == [Counted({}, "division by zero")]
+    assert maintenance._asked == []
+
+
+def test_what_cannot_be_released_costs_nobody_a_lease_and_is_released_once_it_can(
+    app: StartApp, gate: Path
+) -> None:
+    supervised = app("--only", "held", "--only", "double")
+    begin(supervised.dsn, "held", str(gate))
+    first = supervised.expect("executing", "held")
+    supervised.expect_said("maintenance ready")
+    supervised.expect_said("worker double ready")
+    execute(supervised.dsn, REFUSE_CRASHES)
+    os.kill(first["pid"], signal.SIGKILL)
+    supervised.expect_said("maintenance: runs of a dead worker cannot be given back: no crashes")
+    execute(supervised.dsn, "UPDATE flows.workers SET lease_expires_at = now() + '9 s'")
+    lost = uuid.uuid4()
+    execute(
+        supervised.dsn,
+        "INSERT INTO flows.workers (worker_id, workflow_names, host, pid, lease_expires_at)"
+        " VALUES (%s, ARRAY['elsewhere'], 'elsewhere', 1, now() - interval '1 s')",
+        lost,
+    )
+    judged = "SELECT stopped_at FROM flows.workers WHERE worker_id = %s AND stopped_at IS NOT NULL"
+    wait_until(lambda: execute(supervised.dsn, judged, lost), what="a lost host is judged")
+    renewed = (
+        "SELECT bool_and(lease_expires_at > now() + '10 s') FROM flows.workers"
+        " WHERE host <> 'elsewhere' AND stopped_at IS NULL AND pid <> %s"
+    )
+    wait_until(
+        lambda: execute(supervised.dsn, renewed, first["pid"])[0][0], what="the others' are renewed"
+    )
+    # That of the dead one is not: its end would release what nothing else can.
+    dead = "SELECT lease_expires_at < now() + '10 s' FROM flows.workers WHERE pid = %s"
+    assert execute(supervised.dsn, dead, first["pid"]) == [(True,)]
+    execute(supervised.dsn, "DROP TRIGGER refuse ON flows.crashes")
+    supervised.expect_said("worker held: 1 run given back")
+    assert supervised.expect("executing", "held")["run"] == first["run"]
+    assert "trying until it works" not in supervised.stderr
+    assert supervised.stderr.count("cannot be given back") == 1
+
+
 def completed(supervised: Supervised) -> int:
     return int(
         execute(supervised.dsn, "SELECT count(*) FROM flows.runs WHERE status = 'completed'")[0][0]
@@ -204,6 +285,36 @@ def test_a_schedule_that_cannot_be_fired_is_told(app: StartApp) -> None:
     schedule(supervised)
     execute(supervised.dsn, "UPDATE flows.schedules SET cron_expr = 'x', next_run_at = now()")
     supervised.expect_said("schedule double cannot be fired: disabled: cron expression 'x'")
+
+
+KEEPS_LITTLE = """
+from datetime import timedelta
+from flows import Registry
+registry = Registry()
+for name in ('a-good', 'b-odd'):
+    registry.workflow(name, retention=timedelta(milliseconds=1))(lambda wf: None)
+"""
+REFUSE_DELETION = """
+    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE 'stays'; END $$;
+    CREATE TRIGGER refuse BEFORE DELETE ON flows.runs
+        FOR EACH ROW WHEN (OLD.workflow_name = 'b-odd') EXECUTE FUNCTION public.refuse();
+"""
+
+
+def test_runs_that_cannot_be_deleted_do_not_keep_those_of_other_workflows(
+    supervise: StartSource, flows_dsn: str
+) -> None:
+    execute(flows_dsn, REFUSE_DELETION)
+    for name in ("a-good", "b-odd"):
+        begin(flows_dsn, name)
+    supervised = supervise(KEEPS_LITTLE)
+    supervised.expect_said("runs that are kept no longer stay: stays")
+    wait_until(
+        lambda: rows(flows_dsn, "workflow_name, status") == [("b-odd", "completed")],
+        what="the other's run is gone",
+    )
+    assert supervised.stderr.count("runs that are kept no longer stay") == 1
 
 
 def test_a_run_is_deleted_when_its_workflow_keeps_it_no_longer(app: StartApp) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows.supervisor.exits import ExitCode
-from flows.supervisor.processes import CAN_ADOPT
-from tests.waiting import process_exists, wait_until, wait_until_gone
+from flows.supervisor.happenings import Died
+from flows.supervisor.messages import Channel
+from flows.supervisor.processes import CAN_ADOPT, Processes
+from tests.waiting import DEADLINE_S, process_exists, wait_until, wait_until_gone
 
 if TYPE_CHECKING:
+    from flows.supervisor.happenings import Happening
     from tests.supervisor.conftest import StartStandin
 
 
@@ -34,6 +38,22 @@ def test_a_killed_worker_is_replaced_and_its_runs_are_released(
     supervised.expect_said("worker good: 2 runs given back")
     supervised.send(signal.SIGTERM)
     assert supervised.wait() == ExitCode.OK
+
+
+def test_what_is_seen_dead_gets_no_signal_before_its_death_is_acted_upon() -> None:
+    processes = Processes()
+    ours, theirs = socket.socketpair()
+    child = processes.adopt(
+        os.posix_spawn("/bin/true", ["true"], {}), Channel(ours), None, title="flows: true"
+    )
+    happened: list[Happening] = []
+    while not happened:
+        happened = processes.wait(DEADLINE_S)
+    assert isinstance(happened[-1], Died)
+    child.send_signal(signal.SIGTERM)
+    child.kill_group()
+    theirs.close()
+    processes.close()
 
 
 def test_a_replacement_knows_how_fast_the_one_before_was(standin: StartStandin) -> None:

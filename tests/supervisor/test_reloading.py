@@ -103,7 +103,9 @@ def test_a_worker_that_cannot_boot_the_new_code_brings_the_old_back(
     # Of the new code first, then of the old code again.
     second, third = (supervised.expect("ready", "good") for _ in range(2))
     wait_until_gone(second["pid"], what="the worker of the new code")
-    supervised.expect_said("going back to the code before it: worker refuses-later cannot boot")
+    supervised.expect_said(
+        "going back to the code before it: worker refuses-later cannot boot: the app has changed\n"
+    )
     assert process_exists(before["refuses-later"]["pid"])
     assert process_exists(third["pid"])
     assert supervised.stderr.count("worker refuses-later started") == 2
@@ -162,6 +164,53 @@ def test_a_reload_follows_the_registry(standin: StartStandin, changes: Path) -> 
     for name in ("good", "prints"):
         wait_until_gone(before[name]["pid"], what=f"the {name} before")
     assert "worker prints (pid" in supervised.stderr.partition("importing the application")[2]
+
+
+def test_a_reload_is_over_when_new_workflows_are_ready_too(
+    standin: StartStandin, changes: Path, tmp_path: Path, gate: Path
+) -> None:
+    marker = tmp_path / "app-has-changed"
+    supervised = standin("good", changes=str(changes), marker=str(marker), gate=str(gate))
+    before = started(supervised, "good")
+    marker.touch()
+    change(changes, workflows=[["good", 1], ["hesitates", 1]])
+    supervised.send(signal.SIGHUP)
+    supervised.expect("boot", "hesitates")
+    wait_until_gone(before["good"]["pid"], what="the good before")
+    assert "reloaded in" not in supervised.stderr
+    gate.write_text("go")
+    supervised.expect_said("reloaded in")
+    assert "worker hesitates ready" in supervised.stderr.partition("reloaded in")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("refuses", "this app cannot work"), ("dies-at-boot", "it exited with code 9")],
+)
+def test_a_new_workflow_that_cannot_boot_brings_the_old_code_back(
+    standin: StartStandin, changes: Path, name: str, why: str
+) -> None:
+    supervised = standin("good", changes=str(changes))
+    started(supervised, "good")
+    change(changes, workflows=[["good", 1], [name, 1]])
+    supervised.send(signal.SIGHUP)
+    supervised.expect_said(f"going back to the code before it: worker {name} cannot boot: {why}\n")
+    # Of the new code, then of the old again.
+    second, third = (supervised.expect("ready", "good") for _ in range(2))
+    wait_until_gone(second["pid"], what="the worker of the new code")
+    assert process_exists(third["pid"])
+    supervised.send(signal.SIGTERM)
+    assert supervised.wait() == ExitCode.OK
+
+
+def test_a_new_workflow_for_which_there_is_no_room_brings_the_old_code_back(
+    standin: StartStandin, changes: Path
+) -> None:
+    supervised = standin("good", changes=str(changes), template_fork_fails=[2])
+    started(supervised, "good")
+    change(changes, workflows=[["good", 1], ["prints", 1]])
+    supervised.send(signal.SIGHUP)
+    supervised.expect_said("going back to the code before it: worker prints cannot be forked")
 
 
 def test_a_reload_mends_what_is_broken(standin: StartStandin, changes: Path) -> None:

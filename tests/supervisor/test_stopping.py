@@ -94,6 +94,18 @@ def test_a_worker_that_dies_while_stopping_is_not_replaced(standin: StartStandin
     assert supervised.stderr.count("worker stubborn started") == 1
 
 
+def test_a_worker_with_a_stuck_thread_is_not_replaced_while_stopping(
+    standin: StartStandin,
+) -> None:
+    supervised = standin("stuck-when-asked", grace_s=600)
+    stuck = supervised.expect("ready", "stuck-when-asked")
+    supervised.send(signal.SIGTERM)
+    supervised.expect_said("a thread is given up")
+    os.kill(stuck["pid"], signal.SIGKILL)
+    assert supervised.wait() == ExitCode.OK
+    assert supervised.stderr.count("worker stuck-when-asked started") == 1
+
+
 def test_a_worker_that_waits_for_its_restart_is_not_forked_any_more(standin: StartStandin) -> None:
     supervised = standin(
         "dies-when-ready",

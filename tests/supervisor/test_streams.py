@@ -72,6 +72,32 @@ def test_logs_as_json_carry_the_run(app: StartApp) -> None:
     assert {document["process"] for document in documents} >= {"supervisor", "worker logging"}
 
 
+def test_what_the_supervisor_says_of_a_crash_needs_no_reading_of_prose(app: StartApp) -> None:
+    supervised = app(
+        "--log-format", "json", "--only", "poisoned", "--begin", "poisoned=-1", "--drain"
+    )  # fmt: skip
+    assert supervised.wait() == ExitCode.FAILED
+    documents = [json.loads(line) for line in supervised.stderr.splitlines()]
+    assert all("level" in each for each in documents if each["process"] == "supervisor")
+    died = [each for each in documents if each.get("event") == "died" and each["level"] != "info"]
+    assert [each["exit"] for each in died] == ["SIGSEGV"] * 3
+    assert {(each["child"], each["workflow"]) for each in died} == {("worker poisoned", "poisoned")}
+    crashes = [each for each in documents if each.get("event") == "crash"]
+    assert [each["pid"] for each in crashes] == [each["child_pid"] for each in died]
+    for each in crashes:
+        assert (each["process"], each["level"]) == ("worker poisoned", "error")
+        assert each["message"] == "Fatal Python error: Segmentation fault"
+        assert " in swallow\n" in each["stack"]
+    assert not any(each["message"].startswith(("  File", "Thread 0x")) for each in documents)
+    begun, failed = (
+        next(each for each in documents if each.get("event") == event)
+        for event in ("begun", "run_failed")
+    )
+    assert (failed["level"], failed["workflow"]) == ("error", "poisoned")
+    assert failed["key"] == begun["key"]
+    assert failed["key"].endswith(failed["run_id"])
+
+
 def test_logs_as_text_carry_the_run(app: StartApp) -> None:
     supervised = app("--only", "logging", "--begin", "logging", "--drain")
     assert supervised.wait() == ExitCode.OK

@@ -95,6 +95,10 @@ def test_an_input_that_is_not_json_is_refused_with_its_place(
         (["migrate", "--print", "--schema", "x y"], "schema 'x y' is not a valid identifier"),
         (["migrate", "--dsn", "nonsense"], "--dsn: the database's DSN cannot be read"),
         (["runs", "show", KEY, "--dsn", " "], "--dsn is empty"),
+        (
+            ["runs", "show", KEY, "--dsn", "postgresql://localhost:543x/app"],
+            "--dsn: its port is not a number; in a URL a password's / is written as %2F",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(
@@ -104,6 +108,16 @@ def test_what_cannot_work_is_refused(
     assert code == ExitCode.CONFIG
     assert said in error
     assert not list(tmp_path.iterdir()), "nothing was created"
+
+
+def test_a_password_with_a_slash_is_not_repeated_as_a_port(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    dsn = "postgresql://localhost:secret/word@localhost/app"
+    code, error = refusal(capfd, "runs", "show", KEY, "--dsn", dsn)
+    assert code == ExitCode.CONFIG
+    assert "its port is not a number" in error
+    assert "secret" not in error
 
 
 @pytest.mark.parametrize("arguments", [["publish", KEY, "go"], ["runs", "show", KEY]])

@@ -11,6 +11,7 @@ import pytest
 from flows.supervisor.console import LineConsole
 from flows.supervisor.logs import ChildOutput, LineSplitter
 from flows.supervisor.outlet import Outlet
+from flows.supervisor.stack_records import StackRecords
 from flows.supervisor.streams import RECORD, LogStyle
 
 if TYPE_CHECKING:
@@ -134,8 +135,94 @@ def test_json_lines_carry_what_a_record_carries(capfd: pytest.CaptureFixture[str
     documents = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert all(document.pop("time").endswith("+00:00") for document in documents)
     assert documents == [
-        {"process": "supervisor", "pid": os.getpid(), "message": "started"},
+        {"process": "supervisor", "pid": os.getpid(), "level": "info", "message": "started"},
         {"process": "worker render", "pid": 7, "message": "hello"},
         {"process": "worker render", "pid": 7, "level": "warning", "message": "m", "step": "s"},
         {"process": "worker render", "pid": 7, "message": "garbage"},
     ]
+
+
+def test_json_events_carry_their_level_and_fields(capfd: pytest.CaptureFixture[str]) -> None:
+    for style in (LogStyle("json"), LogStyle()):
+        LineConsole(style).say(
+            "it died", level="error", event="died", exit="SIGSEGV", workflow=None
+        )
+    as_json, as_text = capfd.readouterr().err.splitlines()
+    document = json.loads(as_json)
+    del document["time"], document["pid"]
+    assert document == {
+        "process": "supervisor",
+        "level": "error",
+        "message": "it died",
+        "event": "died",
+        "exit": "SIGSEGV",
+    }
+    assert as_text == "flows: it died"
+
+
+DUMP = [
+    "Fatal Python error: Segmentation fault",
+    "",
+    "Current thread 0x00007f (most recent call first):",
+    '  File "/srv/shop.py", line 7 in <lambda>',
+    '  File "/srv/flows/steps.py", line 99 in call',
+    "",
+    "Thread 0x00008f (most recent call first):",
+    "  <no Python frame>",
+    "",
+    "Extension modules: msgspec._core (total: 1)",
+]
+
+
+def test_the_stack_of_a_dying_child_is_one_record(capfd: pytest.CaptureFixture[str]) -> None:
+    console = LineConsole(LogStyle("json"))
+    for line in [
+        "before",
+        *DUMP[:4],
+        '  File "/srv/shop.py", line 3, in of_a_traceback',
+        *DUMP[4:],
+    ]:
+        console.pass_on("worker render", 7, line)
+    console.say("worker render (pid 7) died by SIGSEGV")
+    before, between, crash, died = map(json.loads, capfd.readouterr().err.splitlines())
+    assert before["message"] == "before"
+    assert between["message"].endswith("in of_a_traceback")
+    assert (crash["process"], crash["pid"], crash["level"]) == ("worker render", 7, "error")
+    assert (crash["event"], crash["message"]) == ("crash", DUMP[0])
+    assert crash["stack"] == "\n".join(DUMP)
+    assert died["message"].endswith("died by SIGSEGV")
+
+
+def test_stacks_that_were_asked_for_come_when_nothing_more_does() -> None:
+    records = StackRecords()
+    for pid, at_s in ((7, 100.0), (8, 100.2)):
+        for line in DUMP[2:6]:
+            assert records.feed("worker render", pid, line, at_s).is_of_stack
+    assert records.take_whole(100.2) == []
+    [first] = records.take_whole(100.3)
+    assert (first.pid, first.level, first.event) == (7, "info", "stacks")
+    assert first.stack == "\n".join(DUMP[2:5])
+    assert records.is_open
+    assert [each.pid for each in records.take()] == [8]
+    assert not records.is_open
+
+
+def test_a_dump_that_is_too_long_for_a_line_becomes_several_records() -> None:
+    records = StackRecords()
+    frames = [f'  File "/srv/{"x" * 990}.py", line {number} in call' for number in range(100)]
+    found = []
+    for line in [DUMP[2], *frames]:
+        taken = records.feed("worker render", 7, line, 100.0)
+        found += taken.records
+        # Who goes on after a cut begins with a frame.
+        assert taken.is_of_stack
+    found += records.take()
+    assert len(found) == 2
+    assert "\n".join(each.stack for each in found).splitlines() == [DUMP[2], *frames]
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "", "  ...", '  File "/srv/shop.py", line 7 in f', RECORD + "{}"]
+)
+def test_a_line_that_begins_no_dump_is_a_line(line: str) -> None:
+    assert not StackRecords().feed("worker render", 7, line, 100.0).is_of_stack

@@ -75,6 +75,38 @@ def test_a_rate_measured_under_load_does() -> None:
     assert look_ahead.ahead == 0
 
 
+def test_executors_that_are_busy_for_long_have_nothing_claimed_ahead_for_now() -> None:
+    look_ahead = measured(1000.0)
+    before = look_ahead.ahead
+    look_ahead.observe(20.0, 19_900, was_busy=False, busy_since_s=19.9)
+    assert look_ahead.ahead == 0
+    assert not look_ahead.should_claim(free=0, waiting=0)
+    look_ahead.observe(20.001, 19_901, was_busy=False)
+    assert look_ahead.ahead == before
+
+
+@pytest.mark.parametrize(("busy_s", "ahead"), [(0.04, 50), (0.125, 3), (0.25, 1), (1.0, 0)])
+def test_what_several_executors_can_do_at_most_is_bounded_by_how_long_they_are_busy(
+    busy_s: float, ahead: int
+) -> None:
+    look_ahead = LookAhead(1000.0, executors=8)
+    look_ahead.claimed()
+    look_ahead.observe(2.0, 0, was_busy=False, busy_since_s=2.0 - busy_s)
+    assert look_ahead.ahead == ahead
+
+
+def test_a_rate_of_the_past_is_given_up_and_measured_anew() -> None:
+    look_ahead = measured(1000.0)
+    look_ahead.begin_anew()
+    assert (look_ahead.ahead, look_ahead.rate) == (0, 0.0)
+    assert look_ahead.wanted(free=1, waiting=0) == 1
+    look_ahead.observe(25.0, 20_000, was_busy=False)
+    # What was finished before says nothing.
+    assert look_ahead.ahead == 0
+    look_ahead.observe(25.125, 20_100, was_busy=False)
+    assert look_ahead.ahead == 12
+
+
 def test_an_interval_too_short_to_measure_is_kept_for_the_next() -> None:
     look_ahead = LookAhead()
     look_ahead.observe(0.0, 0, was_busy=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows import Context, JSONCodec, MsgspecCodec, Registry, RunRetryPolicy, Workflow
+from flows.clock import LONGEST
 from flows.errors import ConfigError, UnknownWorkflowError
 
 
@@ -105,6 +106,11 @@ def test_a_name_that_cannot_work_is_refused(name: Any) -> None:
         ({"max_age": timedelta(0)}, "max_age"),
         ({"hang_timeout": 60.0}, "hang_timeout"),
         ({"hang_timeout": timedelta(seconds=-1)}, "hang_timeout"),
+        ({"hang_timeout": timedelta.max}, "hang_timeout"),
+        ({"max_age": timedelta.max}, "max_age"),
+        ({"retention": timedelta.max}, "retention"),
+        ({"run_timeout": timedelta.max}, "run_timeout"),
+        ({"run_timeout": LONGEST + timedelta(microseconds=1)}, "run_timeout"),
         ({"codec": "json"}, "codec"),
         ({"codec": MsgspecCodec}, "codec"),
         ({"run_retry": 3}, "run_retry"),

@@ -54,6 +54,25 @@ def test_slots_are_named_by_their_place_where_a_workflow_has_several() -> None:
     ]
 
 
+def test_processes_are_called_as_their_places_are_after_the_number_has_changed() -> None:
+    made = fleet(("render", 1))
+    live(made.workers[0], ready_s=0.0)
+    [member] = made.workers[0].members
+    for count, name in ((3, "worker render [1/3]"), (1, "worker render")):
+        made.scale("render", count, 1.0)
+        assert made.workers[0].name == member.name == name
+        assert member.child.title == f"flows: {name}"
+
+
+def test_a_new_workflow_that_cannot_boot_does_not_end_what_has_worked() -> None:
+    made = fleet(("render", 1))
+    live(made.workers[0], ready_s=0.0)
+    made.shape([WorkflowPlan("render", 1), WorkflowPlan("demo", 1)], 1.0)
+    demo = made.workers[1]
+    live(demo, said=ExitCode.CONFIG)
+    assert isinstance(made.judge(demo, 2.0), Broken)
+
+
 def test_a_crash_is_restarted_until_the_budget_is_spent_and_then_broken() -> None:
     made = fleet()
     slot = made.workers[0]

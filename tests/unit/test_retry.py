@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows import RetryPolicy, RunRetryPolicy, exponential_backoff
+from flows.clock import LONGEST
 from flows.errors import ConfigError
 
 SECOND = timedelta(seconds=1)
@@ -28,6 +29,7 @@ def test_nothing_is_tried_again_by_default() -> None:
         ({"step_timeout": timedelta()}, "step_timeout"),
         ({"step_timeout": -SECOND}, "step_timeout"),
         ({"step_timeout": 10}, "step_timeout"),
+        ({"step_timeout": LONGEST + SECOND}, "step_timeout"),
     ],
 )
 def test_a_step_policy_that_cannot_work_is_refused(options: dict[str, Any], reason: str) -> None:
@@ -64,7 +66,9 @@ def test_a_maximum_on_the_way_is_reached_and_kept() -> None:
 
 def test_a_backoff_may_be_constant_or_without_a_bound() -> None:
     assert exponential_backoff(SECOND, SECOND)(7) == SECOND
-    assert exponential_backoff(SECOND, timedelta.max)(10_000) == timedelta.max
+    # None is longer than what the database can add to its time.
+    assert exponential_backoff(SECOND, timedelta.max)(10_000) == LONGEST
+    assert exponential_backoff(LONGEST + SECOND, timedelta.max)(1) == LONGEST
 
 
 @pytest.mark.parametrize(

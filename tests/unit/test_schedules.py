@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows import ConfigError, every, parse_cron, parse_schedule
+from flows.clock import LONGEST
 from flows.schedules import ScheduleOptions, Ticks, jitter_of, plan_ticks, tick_run_id
 
 DUE = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -122,6 +123,7 @@ def test_a_time_that_the_rule_does_not_name_counts_all_the_same() -> None:
         ({"catch_up_limit": 10_001}, "catch_up_limit"),
         ({"jitter": timedelta(seconds=-1)}, "jitter"),
         ({"jitter": 5}, "jitter"),
+        ({"jitter": LONGEST + HOUR}, "jitter must be at most a thousand years"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], reason: str) -> None:

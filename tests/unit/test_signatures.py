@@ -15,7 +15,7 @@ from flows.errors import ConfigError
 from flows.signatures import step_type, workflow_types
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from decimal import Decimal
 
     from flows import Context
@@ -211,6 +211,15 @@ async def parts(wf: Context, job: Job) -> AsyncIterator[int]:
 def test_an_async_workflow_is_refused(function: Any) -> None:
     with pytest.raises(ConfigError, match=r"workflow 'demo': async .*use def"):
         workflow_types("demo", function)
+
+
+def test_a_generator_is_no_workflow() -> None:
+    def counting(wf: Context, job: Job) -> Iterator[int]:
+        yield 1
+
+    for function in (counting, functools.partial(counting)):
+        with pytest.raises(ConfigError, match=r"workflow 'demo': a generator .* use no yield"):
+            workflow_types("demo", function)
 
 
 @pytest.mark.parametrize("step", [later, parts, Trace().later, functools.partial(later)])

@@ -6,7 +6,7 @@
 -- Index:  runs_urgent_idx, runs_claimable_idx, then the primary key, by ANY of an array whose length
 --         the planner cannot see: for a tenth of the queue it would rather walk the whole table.
 WITH urgent AS (
-    SELECT u.run_id, u.is_fresh
+    SELECT u.run_id, u.is_fresh, u.is_first, u.deadline
     FROM generate_series(
         least(9, (
             SELECT p.priority
@@ -19,7 +19,9 @@ WITH urgent AS (
         )), 1, -1
     ) AS level
     CROSS JOIN LATERAL (
-        SELECT d.run_id, d.claim = 0 AND d.updated_at = d.created_at AS is_fresh
+        SELECT
+            d.run_id, d.claim = 0 AND d.updated_at = d.created_at AS is_fresh,
+            d.started_at IS NULL AS is_first, d.deadline
         FROM flows.runs AS d
         WHERE d.workflow_name_shard = %(shard)s
           AND d.status IN ('queued', 'sleeping')
@@ -34,7 +36,9 @@ WITH urgent AS (
     LIMIT %(limit)s
 ),
 ordinary AS (
-    SELECT d.run_id, d.claim = 0 AND d.updated_at = d.created_at AS is_fresh
+    SELECT
+        d.run_id, d.claim = 0 AND d.updated_at = d.created_at AS is_fresh,
+        d.started_at IS NULL AS is_first, d.deadline
     FROM flows.runs AS d
     WHERE d.workflow_name_shard = %(shard)s
       AND d.status IN ('queued', 'sleeping')
@@ -46,9 +50,9 @@ ordinary AS (
     FOR NO KEY UPDATE SKIP LOCKED
 ),
 due AS (
-    SELECT run_id, is_fresh FROM urgent
+    SELECT run_id, is_fresh, is_first, deadline FROM urgent
     UNION ALL
-    SELECT run_id, is_fresh FROM ordinary
+    SELECT run_id, is_fresh, is_first, deadline FROM ordinary
 ),
 claimed AS (
     UPDATE flows.runs AS r
@@ -68,7 +72,7 @@ claimed AS (
     RETURNING
         r.run_id, r.claim, r.attempts, r.is_suspect, r.input_json, r.input_bytes, r.codec,
         r.deadline, r.trace_context, coalesce(r.next_wake_at, r.created_at) AS due_at, r.priority,
-        due.is_fresh
+        due.is_fresh, due.is_first, due.deadline AS own_deadline
 ),
 weighed AS MATERIALIZED (
     SELECT
@@ -94,6 +98,9 @@ SELECT
     )::float8,
     weighed.is_fresh,
     weighed.is_heavy,
-    weighed.trace_context
+    weighed.trace_context,
+    CASE WHEN weighed.is_first THEN coalesce(
+        extract(epoch FROM weighed.own_deadline - weighed.deadline)::float8, 'infinity'
+    ) END
 FROM weighed
 ORDER BY greatest(0, weighed.priority) DESC, weighed.due_at

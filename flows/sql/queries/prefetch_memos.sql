@@ -38,7 +38,7 @@ SELECT
         'steps', (
             SELECT json_agg(json_build_array(
                 s.step_key, s.output_json, encode(s.output_bytes, 'base64'), s.codec,
-                encode(s.input_digest, 'hex')
+                encode(s.input_digest, 'hex'), s.place
             ))
             FROM flows.steps AS s
             WHERE s.workflow_name_shard = %(shard)s
@@ -53,7 +53,8 @@ SELECT
                 extract(epoch FROM
                     w.wake_at - coalesce(%(now)s::timestamptz, statement_timestamp())
                 ),
-                w.payload_json, encode(w.payload_bytes, 'base64'), w.codec
+                w.payload_json, encode(w.payload_bytes, 'base64'), w.codec,
+                w.event_name, w.place
             ))
             FROM flows.waits AS w
             WHERE w.workflow_name_shard = %(shard)s
@@ -69,7 +70,7 @@ SELECT
         ),
         'random', (
             SELECT json_agg(json_build_array(
-                x.rand_key, x.kind, x.value_text, x.value_bigint
+                x.rand_key, x.kind, x.value_text, x.value_bigint, x.place
             ))
             FROM flows.random AS x
             WHERE x.workflow_name_shard = %(shard)s

@@ -9,7 +9,7 @@ SELECT
         'steps', (
             SELECT json_agg(json_build_array(
                 s.step_key, s.output_json, encode(s.output_bytes, 'base64'), s.codec,
-                encode(s.input_digest, 'hex')
+                encode(s.input_digest, 'hex'), s.place
             ))
             FROM flows.steps AS s
             WHERE s.workflow_name_shard = %(shard)s
@@ -20,7 +20,8 @@ SELECT
             SELECT json_agg(json_build_array(
                 w.wait_key, w.wait_type, w.satisfied_at IS NOT NULL,
                 extract(epoch FROM w.wake_at - statement_timestamp()),
-                w.payload_json, encode(w.payload_bytes, 'base64'), w.codec
+                w.payload_json, encode(w.payload_bytes, 'base64'), w.codec,
+                w.event_name, w.place
             ))
             FROM flows.waits AS w
             WHERE w.workflow_name_shard = %(shard)s
@@ -29,7 +30,7 @@ SELECT
         'events', NULL,
         'random', (
             SELECT json_agg(json_build_array(
-                x.rand_key, x.kind, x.value_text, x.value_bigint
+                x.rand_key, x.kind, x.value_text, x.value_bigint, x.place
             ))
             FROM flows.random AS x
             WHERE x.workflow_name_shard = %(shard)s

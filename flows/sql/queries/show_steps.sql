@@ -11,8 +11,9 @@ SELECT
     )::float8 AS seconds,
     error_text AS error,
     input_json, input_bytes, codec AS input_codec,
-    output_json, output_bytes, codec AS output_codec
+    output_json, output_bytes, codec AS output_codec,
+    claim, place
 FROM flows.steps
 WHERE workflow_name_shard = %(shard)s
   AND run_id = %(run_id)s
-ORDER BY 4, 1
+ORDER BY claim, place, 4, 1

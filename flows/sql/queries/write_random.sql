@@ -4,18 +4,19 @@
 -- Index:  the primary keys; the runs' by ANY of an array whose length the planner cannot see. It counts
 --         on the thousand rows of generate_series and joins by a hash, not each row with each.
 INSERT INTO flows.random AS x (
-    workflow_name_shard, run_id, rand_key, kind, value_text, value_bigint, claim, created_at
+    workflow_name_shard, run_id, rand_key, kind, value_text, value_bigint, claim, place,
+    created_at
 )
 SELECT
     r.workflow_name_shard, r.run_id, u.rand_key, u.kind, u.value_text, u.value_bigint, u.claim,
-    statement_timestamp()
+    u.place, statement_timestamp()
 FROM ROWS FROM (
     unnest(
         %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(kinds)s::text[],
-        %(texts)s::text[], %(numbers)s::bigint[]
+        %(texts)s::text[], %(numbers)s::bigint[], %(places)s::bigint[]
     ),
     generate_series(1, cardinality(%(run_ids)s::uuid[]))
-) AS u (run_id, claim, rand_key, kind, value_text, value_bigint, number)
+) AS u (run_id, claim, rand_key, kind, value_text, value_bigint, place, number)
 JOIN flows.runs AS r
   ON r.workflow_name_shard = %(shard)s
  AND r.run_id = ANY(ARRAY(SELECT unnest(%(run_ids)s::uuid[])))
@@ -25,6 +26,7 @@ ON CONFLICT (workflow_name_shard, run_id, rand_key) DO UPDATE
 SET kind = EXCLUDED.kind,
     value_text = EXCLUDED.value_text,
     value_bigint = EXCLUDED.value_bigint,
-    claim = EXCLUDED.claim
+    claim = EXCLUDED.claim,
+    place = EXCLUDED.place
 WHERE x.claim <= EXCLUDED.claim
 RETURNING x.run_id::text

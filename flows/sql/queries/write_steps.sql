@@ -7,12 +7,12 @@
 INSERT INTO flows.steps AS s (
     workflow_name_shard, run_id, step_key, status,
     input_json, input_bytes, output_json, output_bytes, codec, input_digest,
-    error_text, attempts, claim, started_at, created_at, updated_at
+    error_text, attempts, claim, place, started_at, created_at, updated_at
 )
 SELECT
     r.workflow_name_shard, r.run_id, u.step_key, u.status,
     u.input_json, u.input_bytes, u.output_json, u.output_bytes, u.codec, u.input_digest,
-    u.error_text, u.attempts, u.claim,
+    u.error_text, u.attempts, u.claim, u.place,
     statement_timestamp() - (u.age + u.seconds) * interval '1 second',
     statement_timestamp() - u.age * interval '1 second', statement_timestamp()
 FROM ROWS FROM (
@@ -22,12 +22,12 @@ FROM ROWS FROM (
         %(output_json)s::jsonb[], %(output_bytes)s::bytea[],
         %(codecs)s::text[], %(input_digests)s::bytea[],
         %(error_texts)s::text[], %(attempts)s::bigint[], %(seconds)s::float8[],
-        %(ages)s::float8[]
+        %(ages)s::float8[], %(places)s::bigint[]
     ),
     generate_series(1, cardinality(%(run_ids)s::uuid[]))
 ) AS u (
     run_id, claim, step_key, status, input_json, input_bytes, output_json, output_bytes,
-    codec, input_digest, error_text, attempts, seconds, age, number
+    codec, input_digest, error_text, attempts, seconds, age, place, number
 )
 JOIN flows.runs AS r
   ON r.workflow_name_shard = %(shard)s
@@ -45,6 +45,7 @@ SET status = EXCLUDED.status,
     error_text = EXCLUDED.error_text,
     attempts = EXCLUDED.attempts,
     claim = EXCLUDED.claim,
+    place = EXCLUDED.place,
     started_at = EXCLUDED.started_at,
     created_at = EXCLUDED.created_at,
     updated_at = EXCLUDED.updated_at

@@ -6,24 +6,24 @@
 --         on the thousand rows of generate_series and joins by a hash, not each row with each.
 INSERT INTO flows.waits AS w (
     workflow_name_shard, run_id, wait_key, wait_type, event_name, wake_at,
-    payload_json, payload_bytes, codec, claim, satisfied_at, created_at, updated_at
+    payload_json, payload_bytes, codec, claim, place, satisfied_at, created_at, updated_at
 )
 SELECT
     r.workflow_name_shard, r.run_id, u.wait_key, u.wait_type, u.event_name,
     CASE WHEN u.wait_type = 'sleep' AND u.is_satisfied = 0 THEN r.next_wake_at END,
-    u.payload_json, u.payload_bytes, u.codec, u.claim,
+    u.payload_json, u.payload_bytes, u.codec, u.claim, u.place,
     CASE WHEN u.is_satisfied = 1 THEN statement_timestamp() END,
     statement_timestamp(), statement_timestamp()
 FROM ROWS FROM (
     unnest(
         %(run_ids)s::uuid[], %(claims)s::bigint[], %(keys)s::text[], %(types)s::text[],
         %(event_names)s::text[], %(payload_json)s::jsonb[], %(payload_bytes)s::bytea[],
-        %(codecs)s::text[], %(satisfied)s::bigint[]
+        %(codecs)s::text[], %(satisfied)s::bigint[], %(places)s::bigint[]
     ),
     generate_series(1, cardinality(%(run_ids)s::uuid[]))
 ) AS u (
     run_id, claim, wait_key, wait_type, event_name, payload_json, payload_bytes, codec,
-    is_satisfied, number
+    is_satisfied, place, number
 )
 JOIN flows.runs AS r
   ON r.workflow_name_shard = %(shard)s
@@ -38,6 +38,7 @@ SET event_name = EXCLUDED.event_name,
     payload_bytes = EXCLUDED.payload_bytes,
     codec = EXCLUDED.codec,
     claim = EXCLUDED.claim,
+    place = EXCLUDED.place,
     satisfied_at = EXCLUDED.satisfied_at,
     updated_at = EXCLUDED.updated_at
 WHERE w.claim <= EXCLUDED.claim
