@@ -95,8 +95,8 @@ def renew_supervised(
     connection: psycopg.Connection[Any],
     config: DBConfig,
     supervisor_id: UUID,
+    dead: Collection[UUID],
     lease: timedelta = LEASE,
-    dead: Collection[UUID] = (),
 ) -> None:
     """Renew the leases of all live workers of one supervisor; not of those known to be `dead`."""
     values = {"supervisor_id": supervisor_id, "lease_s": seconds(lease), "dead": list(dead)}
