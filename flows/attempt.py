@@ -351,7 +351,7 @@ class Attempt:
         if outcome is None or outcome.kind is OutcomeKind.RELEASED:
             transaction.rollback()
             return outcome
-        transaction.reading.end()
+        transaction.end_streams()
         if transaction.is_held or transaction.is_aborted:
             reason = _HELD if transaction.is_held else _ABORTED
             transaction.rollback()

@@ -52,10 +52,10 @@ class Journal:
         self._commit = commit
         self.input = run.input
         self.memos = Memos()
-        self.places = Places(self.memos.places)
         self.record = RunRecord(run.shard, run.run_id, run.claim)
         self.transaction = AttemptTransaction(engine, self.record, self.suspend, self._forget_step)
         self.suspension: Suspend | None = None
+        self.places: Places
 
     def suspend(self, suspension: Suspend) -> NoReturn:
         """Leave the workflow function; the first reason counts.

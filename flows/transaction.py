@@ -50,7 +50,6 @@ class AttemptTransaction:
 
     Attributes:
         number: how many transactions the attempt has opened.
-        reading: the streams and copies on the connection.
         interruption: an error after which the attempt must be done again, None if there was none.
         is_executing: whether a statement of the user's is under way.
     """
@@ -80,7 +79,7 @@ class AttemptTransaction:
         self._is_direct = False
         self._is_touched = False
         self._blocks = 0
-        self.reading = Reading()
+        self._reading: Reading | None = None
         self._stopping = threading.Lock()
         self.is_executing = False
         self._record: RunRecord | None = None
@@ -113,7 +112,20 @@ class AttemptTransaction:
     @property
     def is_held(self) -> bool:
         """Whether user code is inside a block or a copy, so that nothing can be committed."""
-        return self._blocks > 0 or self.reading.is_on
+        return self._blocks > 0 or (self._reading is not None and self._reading.is_on)
+
+    @property
+    def reading(self) -> Reading:
+        """The streams and copies on the connection."""
+        if self._reading is None:
+            # Most attempts have none.
+            self._reading = Reading()
+        return self._reading
+
+    def end_streams(self) -> None:
+        """End what user code has left open of its streams."""
+        if self._reading is not None:
+            self._reading.end()
 
     def connection(self) -> _Connection:
         """Return the connection, in a transaction that is fenced and ready for user statements.
@@ -123,7 +135,7 @@ class AttemptTransaction:
             ContextError: it is busy with a stream or a copy.
             Interrupted: no connection can be had, or the one that was open is lost.
         """
-        self.reading.check()
+        self._check_reading()
         try:
             if self._connection is None:
                 self._connection = self._open()
@@ -136,6 +148,10 @@ class AttemptTransaction:
                 raise
             self._suspend(Interrupted(f"wf.tx cannot go on: {error}"))
         return self._connection
+
+    def _check_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.check()
 
     def begin_step(self) -> None:
         """A step's function is about to be called."""
@@ -150,7 +166,7 @@ class AttemptTransaction:
         self._is_in_step = False
         if self._connection is None or not self._has_savepoint:
             return
-        self.reading.end()
+        self.end_streams()
         if self.is_aborted:
             raise ContextError(
                 "the step returned although a statement on wf.tx had failed, which undid its"
@@ -166,7 +182,7 @@ class AttemptTransaction:
         if self._connection is None or not self._has_savepoint:
             return
         self._has_savepoint = self._is_direct = False
-        self.reading.end()
+        self.end_streams()
         if self._connection.info.transaction_status is TransactionStatus.ACTIVE:
             # Within a COPY that execute() has begun: no statement reaches it any more.
             self._connection.close()
@@ -188,7 +204,7 @@ class AttemptTransaction:
         connection = self._connection
         if connection is None:
             return
-        self.reading.check()
+        self._check_reading()
         if self._blocks:
             raise ContextError(
                 "a step was finished inside `with wf.tx.transaction():`, where commit='step'"
@@ -414,7 +430,7 @@ class AttemptTransaction:
             connection.execute("COMMIT")
 
     def _roll_back(self, connection: _Connection) -> None:
-        self.reading.end()
+        self.end_streams()
         if not self.is_held:
             with contextlib.suppress(psycopg.Error):
                 connection.rollback()

@@ -27,7 +27,7 @@ def tx(runs: Runs) -> Iterator[psycopg.Connection[Any]]:
 
 
 def tags(runs: Runs) -> list[Any]:
-    return [row[0] for row in runs.rows("SELECT tags FROM flows.runs ORDER BY run_id")]
+    return [row[0] for row in runs.rows("SELECT tags FROM flows.runs ORDER BY created_at, run_id")]
 
 
 def test_tags_are_kept_in_order_and_once(runs: Runs, tx: psycopg.Connection[Any]) -> None:

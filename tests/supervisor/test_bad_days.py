@@ -109,7 +109,7 @@ def test_a_process_with_a_stuck_thread_is_replaced_and_its_other_runs_finish(
 def test_a_thread_that_is_given_up_while_stopping_brings_no_process_that_claims(
     app: StartApp,
 ) -> None:
-    supervised = app("--only", "stuck")
+    supervised = app("--only", "stuck", "--grace", "8")
     begin(supervised.dsn, "stuck", "")
     supervised.expect("executing", "stuck")
     supervised.send(signal.SIGTERM)
