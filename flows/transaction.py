@@ -42,6 +42,8 @@ __all__ = ["REFUSED", "AttemptTransaction"]
 
 REFUSED = "the database would not take a memo of this run: {}"
 
+_GIVEN_UP = "a step has left wf.tx within a COPY, so it was closed; use copy() instead of execute()"
+
 _Connection = psycopg.Connection[Any]
 
 
@@ -78,6 +80,7 @@ class AttemptTransaction:
         self._has_savepoint = False
         self._is_direct = False
         self._is_touched = False
+        self._is_given_up = False
         self._blocks = 0
         self._reading: Reading | None = None
         self._stopping = threading.Lock()
@@ -132,10 +135,12 @@ class AttemptTransaction:
 
         Raises:
             ClaimLost: another worker has the run.
-            ContextError: it is busy with a stream or a copy.
+            ContextError: it is busy with a stream or a copy, or was closed for a failed step.
             Interrupted: no connection can be had, or the one that was open is lost.
         """
         self._check_reading()
+        if self._is_given_up:
+            raise ContextError(_GIVEN_UP)
         try:
             if self._connection is None:
                 self._connection = self._open()
@@ -186,6 +191,7 @@ class AttemptTransaction:
         if self._connection.info.transaction_status is TransactionStatus.ACTIVE:
             # Within a COPY that execute() has begun: no statement reaches it any more.
             self._connection.close()
+            self._is_given_up = True
         elif self.interruption is None:
             with contextlib.suppress(psycopg.Error), self.watch():
                 # An error here is an interruption, which watch() has noted.
@@ -470,9 +476,11 @@ class AttemptTransaction:
         if connection is None:
             return
         if self._is_touched and not self._engine.is_pooled and not connection.closed:
-            with contextlib.suppress(psycopg.Error):
-                # Of a connection that is lost, which the pool replaces.
+            try:
                 sessions.clean(connection)
+            except psycopg.Error:
+                # Lost, or ended by a timeout that the session was given: the pool replaces it.
+                connection.close()
         self._is_touched = False
         self._engine.pool.putconn(connection)
 

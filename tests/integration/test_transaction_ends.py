@@ -205,6 +205,16 @@ def test_a_copy_that_was_begun_like_a_statement_fails_its_step(runs: Runs) -> No
     assert runs.rows(STEPS) == [("step/v1", "failed")]
 
 
+def test_a_workflow_that_goes_on_after_such_a_step_fails_too(runs: Runs) -> None:
+    def function(wf: Context) -> None:
+        with contextlib.suppress(psycopg.Error):
+            wf.execute("step/v1", lambda: wf.tx.execute("COPY ledger FROM STDIN") and None)
+        wf.execute("step/v2", lambda: enter(wf, "undone"))
+
+    assert "within a COPY" in runs.error(execute(runs, function))
+    assert entries(runs) == []
+
+
 def test_a_step_whose_commit_was_refused_is_tried_again_by_its_policy(runs: Runs) -> None:
     calls: list[int] = []
 

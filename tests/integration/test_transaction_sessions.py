@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from flows import Context, Registry
+from flows import Context, Registry, sessions
 from flows.database import connect, is_lost
 from tests.citus import not_on_citus
 from tests.integration.ledger import STEPS, enter, entries, execute
@@ -46,19 +46,34 @@ def many(runs: Runs, function: Callable[[Context, int], Any], times: int) -> lis
     ],
 )
 def test_what_an_attempt_leaves_in_its_session_is_gone(runs: Runs, leave: Any, look: str) -> None:
-    sessions: list[int] = []
+    pids: list[int] = []
 
     def function(wf: Context, _number: int) -> Any:
         found, pid = (wf.tx.execute(each).fetchone() for each in (look, "SELECT pg_backend_pid()"))
         assert found is not None
         assert pid is not None
-        sessions.extend(pid)
+        pids.extend(pid)
         wf.tx.execute(leave)
         return str(found[0])
 
     first, second, third = many(runs, function, 3)
     assert first == second == third
-    assert len(set(sessions)) == 1
+    assert len(set(pids)) == 1
+
+
+def test_a_session_that_cannot_be_cleaned_is_not_used_again(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a statement_timeout of the session's own would have it, if the server is slow.
+    monkeypatch.setattr(sessions, "_CLEAN", "SELECT 1 / 0")
+
+    def function(wf: Context, _number: int) -> Any:
+        found = wf.tx.execute("SHOW work_mem").fetchone()
+        wf.tx.execute("SET work_mem TO '5MB'")
+        return found
+
+    first, second = many(runs, function, 2)
+    assert first == second
 
 
 def test_a_session_that_was_cleaned_notices_the_loss_of_its_client_as_before(runs: Runs) -> None:
