@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
-from psycopg_pool import PoolClosed, PoolTimeout
 
-from flows import direct, plans, sessions, sql, writes
+from flows import direct, fence, plans, sessions, sql, writes
 from flows.clock import monotonic
-from flows.database import is_interruption, is_lost, pipeline
+from flows.database import is_interruption, pipeline
 from flows.errors import ContextError, DatabaseError
 from flows.reading import Reading
 from flows.records import RunRecord
@@ -348,53 +347,13 @@ class AttemptTransaction:
 
     def _open(self) -> _Connection:
         try:
-            return self._fenced()
-        except psycopg.Error as error:
-            if not is_lost(error):
-                raise
-        # Connections of the pool may be from before the server restarted: try a new one once.
-        try:
-            self._engine.pool.check()
-            return self._fenced()
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            self._suspend(Interrupted(f"no connection for wf.tx: {error}"))
-
-    def _fenced(self) -> _Connection:
-        run = self._run
-        # Otherwise at the end this may wait for the committer, and that for a session of the
-        # pooler, all of which are held by transactions that wait for it.
-        if self._engine.is_pooled and not self._engine.committer.settle(run):
-            self._suspend(Interrupted("earlier memos could not be committed"))
-        try:
-            connection = self._engine.pool.getconn()
-        except (PoolTimeout, PoolClosed) as error:
-            self._suspend(Interrupted(f"no connection for wf.tx: {error}"))
-        try:
-            is_ours = self._begin(connection)
-        except BaseException:
-            self._engine.pool.putconn(connection)
-            raise
-        if not is_ours:
-            connection.rollback()
-            self._engine.pool.putconn(connection)
-            self._suspend(ClaimLost(f"run {run.run_id} was taken by another worker"))
+            connection, self._is_direct = fence.open_fenced(
+                self._engine, self._run, savepoint=self._is_in_step
+            )
+        except (ClaimLost, Interrupted) as suspension:
+            self._suspend(suspension)
         self._has_savepoint = self._is_in_step
         return connection
-
-    def _begin(self, connection: _Connection) -> bool:
-        """Begin and lock the run, in a step set its savepoint; return whether the claim holds."""
-        run, schema = self._run, self._engine.schema
-        plans.renew(connection)
-        self._is_direct = self._engine.sends_directly and not self._engine.is_pooled
-        if self._is_direct:
-            return direct.begin(connection, schema, run, savepoint=self._is_in_step)
-        values = {"shard": run.shard, "run_id": run.run_id, "claim": run.claim}
-        with pipeline(connection):
-            connection.execute("BEGIN", prepare=False)
-            fence = connection.execute(sql.load("fence_run", schema), values)
-            if self._is_in_step:
-                connection.execute("SAVEPOINT flows_step")
-        return fence.fetchone() is not None
 
     def _send(self, connection: _Connection, earlier: RunRecord, record: RunRecord) -> None:
         """Write and commit; memos from before the transaction go with it or are there already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -11,7 +12,6 @@ from tests.supervisor.harness import APP, FLOWS, ROOT, Supervised, standin_comma
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class StartStandin(Protocol):
@@ -85,3 +85,14 @@ def gate(tmp_path: Path) -> Path:
     path = tmp_path / "gate"
     os.mkfifo(path)
     return path
+
+
+@pytest.fixture
+def control() -> Iterator[Path]:
+    """Where a supervisor listens: in a folder with a short path."""
+    folder = Path(f"/tmp/flows-control-{os.getpid()}")
+    folder.mkdir(mode=0o700)
+    yield folder / "control.sock"
+    for left in folder.iterdir():
+        left.unlink()
+    folder.rmdir()

@@ -27,20 +27,9 @@ from tests.supervisor.harness import APP, FLOWS, ROOT, Supervised, begin, child_
 from tests.waiting import DEADLINE_S, process_exists, wait_until, wait_until_gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.supervisor.conftest import StartApp, StartSource
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> Iterator[Path]:
-    """Where a supervisor listens: in a folder with a short path."""
-    folder = Path(f"/tmp/flows-control-{os.getpid()}")
-    folder.mkdir(mode=0o700)
-    yield folder / "control.sock"
-    for left in folder.iterdir():
-        left.unlink()
-    folder.rmdir()
 
 
 def run(*arguments: str, control: Path) -> subprocess.CompletedProcess[str]:

@@ -15,13 +15,11 @@ import pytest
 from flows import embedded, migrate
 from tests.embedded_processes import project, server_pid
 from tests.supervisor.harness import APP, FLOWS, Supervised, begin
-from tests.supervisor.test_control import control, run, status
+from tests.supervisor.test_control import run, status
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-__all__ = ["control"]
 
 AWAY_S = 6.0
 """Long enough for each thread to have tried to come back several times."""

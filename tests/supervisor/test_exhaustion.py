@@ -39,17 +39,6 @@ FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 @pytest.fixture
-def control(tmp_path: Path) -> Iterator[Path]:
-    """Where a supervisor listens: in a folder with a short path."""
-    folder = Path(f"/tmp/flows-exhaustion-{os.getpid()}")
-    folder.mkdir(mode=0o700)
-    yield folder / "control.sock"
-    for left in folder.iterdir():
-        left.unlink()
-    folder.rmdir()
-
-
-@pytest.fixture
 def processes() -> Iterator[Processes]:
     processes = Processes(lambda title, pid, line: None)
     yield processes
