@@ -12,9 +12,19 @@ import threading
 import time
 from datetime import timedelta
 
-__all__ = ["LONGEST", "LONGEST_WAIT_S", "StopSignal", "WakeUp", "monotonic", "seconds", "unix_ms"]
+__all__ = [
+    "LONGEST",
+    "LONGEST_WAIT_S",
+    "StopSignal",
+    "WakeUp",
+    "monotonic",
+    "process_time",
+    "seconds",
+    "unix_ms",
+]
 
 monotonic = time.monotonic
+process_time = time.process_time
 
 LONGEST = timedelta(days=365_250)
 """A thousand years: the longest duration that may be asked for. PostgreSQL cannot keep every sum of

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from flows.attempt import Attempt
-from flows.clock import monotonic
+from flows.clock import monotonic, process_time
+from flows.pace import HOLD_S, Pace
 from flows.records import Outcome, OutcomeKind, RunRecord
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class ExecutorPool:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[ClaimedRun] = deque()
         self._running: dict[int, Attempt] = {}
+        self._pace = Pace()
         self._low_water = 0
         self._idle = 0
         self._is_waking = False
@@ -209,7 +212,8 @@ class ExecutorPool:
         """Take back waiting runs, and tell the others: one that waited to run alone may be gone."""
         for run in runs:
             self._waiting.remove(run)
-        self._changed.notify_all()
+        if runs:
+            self._changed.notify_all()
 
     def _thread(self, number: int) -> threading.Thread:
         name = f"flows-{self._workflow.name}-{number}"
@@ -219,6 +223,7 @@ class ExecutorPool:
         me = threading.get_ident()
         cell = self._cells[number]
         while (attempt := self._take(me, number, cell)) is not None:
+            began_s = monotonic()
             try:
                 attempt.execute()
             except BaseException as error:  # noqa: BLE001  not the workflow's: the worker ends
@@ -226,7 +231,7 @@ class ExecutorPool:
             if attempt.is_given_up:
                 # Another thread has taken the place of this one.
                 return
-            self._done(me)
+            self._done(me, monotonic() - began_s)
 
     def _replace(self, number: int, me: int) -> None:
         """Have another thread in the place of one that does not come back."""
@@ -235,18 +240,15 @@ class ExecutorPool:
             if cell is not None:
                 self._cells[number] = cell.hand_over()
             self._threads[number] = self._thread(number)
-        self._done(me)
+        self._done(me, math.inf)
         self._threads[number].start()
 
     def _take(self, me: int, number: int, cell: Cell | None) -> Attempt | None:
         with self._lock:
-            while self._is_closed() or not self._waiting:
+            while not self._may_begin() or self._stands_by():
                 if self._is_stopping and not self._waiting:
                     return None
-                self._idle += 1
-                self._changed.wait()
-                self._idle -= 1
-                self._is_waking = False
+                self._sleep()
             run = self._waiting.popleft()
             self._runs_alone = run.is_suspect
             attempt = Attempt(
@@ -264,15 +266,34 @@ class ExecutorPool:
             self._on_room()
         return attempt
 
+    def _may_begin(self) -> bool:
+        return bool(self._waiting) and not self._is_closed()
+
     def _wake_next(self) -> None:
         """Have one more thread come, if a run waits for it; that one has the next one come.
 
         Those that run have the interpreter's lock until their runs wait for something: all threads
         at once would fight for it, and find that most of the runs are done.
         """
-        if self._waiting and self._idle and not self._is_waking and not self._is_closed():
+        is_one_coming = self._is_waking and bool(self._running)
+        if self._idle and not is_one_coming and self._may_begin():
             self._is_waking = True
             self._changed.notify()
+
+    def _sleep(self) -> None:
+        """Sleep until a run waits, or stand by, if nobody does, where it would be of no help."""
+        is_to_look_again = not self._is_waking and self._may_begin()
+        self._is_waking = self._is_waking or is_to_look_again
+        self._idle += 1
+        self._changed.wait(HOLD_S if is_to_look_again else None)
+        self._idle -= 1
+        self._is_waking = False
+
+    def _stands_by(self) -> bool:
+        """Tell whether this thread would only take turns with those that run."""
+        return bool(self._running) and self._pace.is_kept(
+            monotonic(), process_time(), self._began_s
+        )
 
     def _free(self) -> int:
         return 0 if self._is_closed() else len(self._threads) - len(self._running)
@@ -283,9 +304,10 @@ class ExecutorPool:
             bool(self._running) and bool(self._waiting) and self._waiting[0].is_suspect
         )
 
-    def _done(self, me: int) -> None:
+    def _done(self, me: int, took_s: float) -> None:
         with self._lock:
             was_closed = self._is_closed()
+            self._pace.ended(took_s)
             del self._running[me]
             self._runs_alone = False
             self.finished += 1

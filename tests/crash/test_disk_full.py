@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -19,7 +21,6 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = needs_root
 
@@ -41,7 +42,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     mounted = subprocess.run(mounting, capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
         pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent == Path(tempfile.gettempdir()):
+            break
         parent.chmod(0o711)  # for the server's user
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
@@ -50,6 +53,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def server(disk: Path) -> Iterator[Postgres]:
     with Postgres(disk, SETTINGS) as server:
+        assert server.home.is_relative_to(disk)
         with psycopg.connect(server.dsn) as connection:
             migrate(connection)
             connection.execute("CREATE TABLE ledger (run_id uuid, entry text, filler bytea)")
