@@ -211,8 +211,9 @@ class Committer:
                 self.waits_since_s = 0.0
                 with self.lock:
                     for record, part in group:
-                        record.is_stale = record.is_stale or part.is_stale
-                        record.refused = record.refused or part.refused
+                        if part.is_stale or part.refused is not None:
+                            record.is_stale = record.is_stale or part.is_stale
+                            record.refused = record.refused or part.refused
                     self._in_flight.clear()
                     self._bytes -= sum(part.size for part in taken)
                     self._settled.notify_all()

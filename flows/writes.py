@@ -43,6 +43,7 @@ __all__ = [
 
 
 _QUEUED = (OutcomeKind.RELEASED, OutcomeKind.NOT_BEGUN)
+_STATUS_OF_STEP = {True: "completed", False: "failed"}
 _UNFINISHED = {OutcomeKind.SLEEPING, OutcomeKind.WAITING_EVENT, *_QUEUED}
 
 
@@ -256,6 +257,12 @@ def _parts(
     steps: list[tuple[RunRecord, StepRecord]],
 ) -> Iterator[list[tuple[RunRecord, StepRecord]]]:
     """Yield the steps in parts of a bounded size: a message of the protocol has 1 GB at most."""
+    payloads = [payload for _, step in steps for payload in (step.input, step.output)]
+    if sum(map(len, filter(None, chain.from_iterable(payloads)))) <= MAX_STATEMENT_BYTES:
+        # Nearly always; the names of codecs are counted too.
+        if steps:
+            yield steps
+        return
     part: list[tuple[RunRecord, StepRecord]] = []
     size = 0
     for record, step in steps:
@@ -268,7 +275,7 @@ def _parts(
         yield part
 
 
-def _identify(shard: str, records: list[RunRecord]) -> dict[str, Any]:
+def _identify(shard: str, records: Sequence[RunRecord]) -> dict[str, Any]:
     run_ids = [record.run_id for record in records]
     return {
         "shard": shard,
@@ -278,23 +285,28 @@ def _identify(shard: str, records: list[RunRecord]) -> dict[str, Any]:
 
 
 def _step_values(shard: str, steps: list[tuple[RunRecord, StepRecord]]) -> dict[str, Any]:
-    memos = [step for _, step in steps]
+    # By columns: there may be a thousand rows, and the committer's thread has them all.
+    records, memos = zip(*steps, strict=True)
+    keys, are_completed, inputs, outputs, digests, errors, *figures = zip(*memos, strict=True)
+    attempts, seconds, ended_s, places = figures
+    input_json, input_bytes, codecs = zip(*inputs, strict=True)
+    output_json, output_bytes, _ = zip(*outputs, strict=True)
     now_s = monotonic()
     return {
-        **_identify(shard, [record for record, _ in steps]),
-        "keys": TextArray([step.key for step in memos]),
-        "statuses": TextArray(["completed" if step.is_completed else "failed" for step in memos]),
-        "input_json": JsonbArray([step.input.json for step in memos]),
-        "input_bytes": ByteaArray([step.input.binary for step in memos]),
-        "output_json": JsonbArray([step.output.json for step in memos]),
-        "output_bytes": ByteaArray([step.output.binary for step in memos]),
-        "codecs": TextArray([step.input.codec for step in memos]),
-        "input_digests": ByteaArray([step.input_digest for step in memos]),
-        "error_texts": TextArray([step.error_text for step in memos]),
-        "attempts": Int8Array([step.attempts for step in memos]),
-        "seconds": Float8Array([step.seconds for step in memos]),
-        "ages": Float8Array([max(0.0, now_s - step.ended_s) for step in memos]),
-        "places": Int8Array([step.place for step in memos]),
+        **_identify(shard, records),
+        "keys": TextArray(keys),
+        "statuses": TextArray([_STATUS_OF_STEP[is_completed] for is_completed in are_completed]),
+        "input_json": JsonbArray(input_json),
+        "input_bytes": ByteaArray(input_bytes),
+        "output_json": JsonbArray(output_json),
+        "output_bytes": ByteaArray(output_bytes),
+        "codecs": TextArray(codecs),
+        "input_digests": ByteaArray(digests),
+        "error_texts": TextArray(errors),
+        "attempts": Int8Array(attempts),
+        "seconds": Float8Array(seconds),
+        "ages": Float8Array([now_s - each_s for each_s in ended_s]),
+        "places": Int8Array(places),
     }
 
 

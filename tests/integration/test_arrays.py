@@ -69,9 +69,15 @@ def test_uuids(connection: psycopg.Connection[Any], values: list[uuid.UUID]) -> 
 
 
 @quick
-@given(values=st.lists(st.dictionaries(storable_text, st.integers() | st.none() | st.booleans())))
-def test_documents(connection: psycopg.Connection[Any], values: list[dict[str, Any]]) -> None:
-    documents: list[bytes | None] = [json.dumps(value).encode() for value in values]
+@given(
+    values=st.lists(
+        st.none() | st.dictionaries(storable_text, st.integers() | st.none() | st.booleans())
+    )
+)
+def test_documents(
+    connection: psycopg.Connection[Any], values: list[dict[str, Any] | None]
+) -> None:
+    documents = [None if value is None else json.dumps(value).encode() for value in values]
     assert echo(connection, arrays.JsonbArray(documents), "jsonb[]") == values
 
 
