@@ -69,19 +69,22 @@ class RunOperations(Operations):
         payload = encode(input)
         # The same key leads to the same shard, within which there is one such run.
         key = self._new_key(name, idempotency_key)
-        shard = key.workflow_name_shard
+        now = self._time()
         values = {
             **route(key),
             "workflow_name": name,
             "input_json": text(payload.json),
             "input_bytes": payload.binary,
             "codec": payload.codec,
-            "now": self._time(),
             "channel": self._settings.channel,
-            # One that names a run has the worker look at deadlines.
-            "payload": shard if options.get("deadline") is None else str(key),
-            **chosen,
         }
+        if idempotency_key is None and now is None and not options:
+            values["trace_context"] = chosen["trace_context"]
+            yield Statement("insert_plain_run", values, is_read=False)
+            return key
+        # One that names a run has the worker look at deadlines.
+        told = key.workflow_name_shard if options.get("deadline") is None else str(key)
+        values |= {"payload": told, "now": now, **chosen}
         if idempotency_key is None:
             yield Statement("insert_run", values, is_read=False)
             return key

@@ -30,6 +30,7 @@ ONE_SHARD = {
     "give_back_runs",
     "insert_crashes",
     "insert_keyed_run",
+    "insert_plain_run",
     "insert_run",
     "insert_runs",
     "insert_tick",

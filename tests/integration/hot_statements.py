@@ -225,6 +225,7 @@ HOT: dict[str, Hot] = {
     "read_events": Hot({"events_pkey"}, {"run_id": run_id(1)}),
     "read_random": Hot({"random_pkey"}, ONE),
     "insert_run": Hot(set(), {"run_id": run_id(99), "input_json": "1", "input_bytes": None}),
+    "insert_plain_run": Hot(set(), {"run_id": run_id(97), "input_json": "1", "input_bytes": None}),
     "insert_keyed_run": Hot(set(), {"run_id": run_id(98), "input_json": "1", "input_bytes": None}),
     "read_keyed_run": Hot({"runs_idempotency_idx"}, {}),
     "insert_runs": Hot(
