@@ -23,7 +23,6 @@ import psycopg
 
 from flows import leases, run_logging
 from flows.attempt import Attempt
-from flows.claims import ClaimedRun, claim_runs, sweep_waiting
 from flows.clock import LONGEST, LONGEST_WAIT_S, monotonic, seconds
 from flows.config import (
     DEFAULT_NOTIFY_CHANNEL,
@@ -35,11 +34,10 @@ from flows.database import check_dsn, is_lost
 from flows.dispatcher import Dispatcher, Polling
 from flows.errors import ConfigError, DatabaseError, LeaseLostError
 from flows.executor import ExecutorPool
-from flows.oversight import end_overdue, sweep_cancellations
+from flows.picking import Picker
 from flows.records import Outcome, OutcomeKind, RunRecord
 from flows.scheduler import Scheduler
 from flows.services import Services
-from flows.shard import shard_values_for_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +123,7 @@ class Worker:
         self._dsn = check_dsn(dsn)
         self._listen_dsn = None if listen_dsn is None else check_dsn(listen_dsn)
         self._config = db_config or DBConfig()
+        self._picker = Picker(registry, self._config)
         self._channel = None if disable_notify else channel
         longest = poll_interval if disable_notify else max_poll_interval
         self._polling = Polling(seconds(poll_interval), seconds(longest))
@@ -144,7 +143,6 @@ class Worker:
         self._is_running = self._is_processing = False
         self._dispatchers: list[tuple[Dispatcher, ExecutorPool]] = []
         self._by_shard: dict[str, Dispatcher] = {}
-        self._rotation = 0
         self._services: Services | None = None
         self._scheduler: Scheduler | None = None
         self._lease_checked_s = 0.0
@@ -271,12 +269,10 @@ class Worker:
                 return
 
     def _process_one(self, services: Services) -> bool:
-        engine, connection = services.engine, services.connection
-        run = self._claim_one(connection)
-        if run is None and self._sweep(connection):
-            run = self._claim_one(connection)
+        run = self._picker.pick(services.connection, self._check_lease)
         if run is None:
             return False
+        engine = services.engine
         attempt = Attempt(engine, self._registry.get(run.shard.rpartition("_")[0]), run)
         attempt.execute()
         engine.committer.settle(attempt.record)
@@ -385,45 +381,6 @@ class Worker:
                 raise LeaseLostError(f"worker {worker_id} has lost its lease")
             self._lease_checked_s = now_s
         return worker_id
-
-    def _claim_one(self, connection: Connection) -> ClaimedRun | None:
-        names = self._registry.names()
-        worker_id = self._check_lease(connection)
-        # Workflows take turns, and so do the shards of each, or a flooded one would starve others.
-        first, turn = self._rotation % len(names), self._rotation // len(names)
-        self._rotation += 1
-        for name in names[first:] + names[:first]:
-            shards = shard_values_for_workflow(name, self._config.shard_count)
-            start = turn % len(shards)
-            shards = shards[start:] + shards[:start]
-            timeout = self._registry.get(name).run_timeout
-            claimed = claim_runs(
-                connection,
-                self._config.schema,
-                shards,
-                1,
-                worker_id,
-                run_timeout_s=None if timeout is None else seconds(timeout),
-            )
-            if claimed.runs:
-                return claimed.runs[0]
-        return None
-
-    def _sweep(self, connection: Connection) -> bool:
-        schema = self._config.schema
-        for name in self._registry.names():
-            shards = shard_values_for_workflow(name, self._config.shard_count)
-            sweep_cancellations(connection, schema, shards, None)
-            end_overdue(connection, schema, shards)
-        return any(
-            sweep_waiting(
-                connection,
-                self._config.schema,
-                shard_values_for_workflow(name, self._config.shard_count),
-                None,
-            )
-            for name in self._registry.names()
-        )
 
     def _shut_down(self) -> None:
         with self._life:

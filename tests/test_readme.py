@@ -74,5 +74,5 @@ def test_the_workflow_and_the_client_calls_of_the_readme_run(
 
 
 def test_the_readme_names_the_command_that_runs_the_tests() -> None:
-    line = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"
+    line = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest -n 2"
     assert f"\n{line}\n" in README.read_text("utf-8")
