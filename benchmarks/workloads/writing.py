@@ -31,8 +31,9 @@ def w7(bench: Bench) -> None:
     for _ in range(bench.repetitions):
         raw = partial(one_transaction_per_run, bench.dsn, 20, bench.runs(15_000), LEDGER)
         bench.measure("W7", "pgbench, 20 clients", raw)
-        ours = partial(drain, bench.dsn, bench.runs(8000), 20, workflows=("book",))
-        bench.measure("W7", "flows, concurrency 20", ours)
+        for concurrency in (20, 8):
+            ours = partial(drain, bench.dsn, bench.runs(8000), concurrency, workflows=("book",))
+            bench.measure("W7", f"flows, concurrency {concurrency}", ours)
 
 
 def begin_for(dsn: str, how: str, seconds: float) -> float:
