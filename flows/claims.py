@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flows import sql
 from flows.clock import monotonic
 from flows.database import pipeline
+from flows.heads import Heads
 from flows.payloads import Payload
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-_IS_FRESH, _IS_HEAVY = -4, -3
+_IS_FRESH, _IS_HEAVY, _DUE_S = -5, -4, -1
 """Where they are in a row of the answer."""
 
 
@@ -99,6 +100,7 @@ def claim_runs(
     *,
     blindly: bool = False,
     run_timeout_s: float | None = None,
+    heads: Heads | None = None,
 ) -> Claimed:
     """Take up to `limit` due runs, from the shards in their order, and commit.
 
@@ -114,8 +116,9 @@ def claim_runs(
         now: the time to judge by, None for the database's.
         blindly: take from the first shard without asking: it is likely to have enough.
         run_timeout_s: how long after its first claim a run fails at the latest, None for never.
+        heads: where earlier claims of the same worker have ended, None to look at whole queues.
     """
-    claiming = _Claiming(connection, schema, limit, worker_id, now, run_timeout_s)
+    claiming = _Claiming(connection, schema, limit, worker_id, now, run_timeout_s, heads or Heads())
     left = list(shards)
     if left and (blindly or len(left) == 1):
         claiming.take(left.pop(0))
@@ -137,7 +140,9 @@ class _Claiming:
         worker_id: UUID,
         now: datetime | None,
         run_timeout_s: float | None,
+        heads: Heads,
     ) -> None:
+        self._heads = heads
         self._run_timeout_s = run_timeout_s
         self._connection = connection
         self._claim = sql.load("claim_runs", schema)
@@ -173,9 +178,11 @@ class _Claiming:
 
     def take(self, shard: str) -> None:
         """Claim from one shard, in one round trip, and another if memos are to be read."""
+        from_s = self._heads.begin(shard, self.wanted, monotonic())
         values = {
             "shard": shard,
             "limit": self.wanted,
+            "from_s": from_s,
             "worker_id": self._worker_id,
             "now": self._now,
             "run_timeout_s": self._run_timeout_s,
@@ -191,7 +198,7 @@ class _Claiming:
         )
         claimed_s = monotonic()
         for run_id, token, attempts, suspect, *stored in rows:
-            *payload, left_s, is_fresh, is_heavy, trace, later_s = stored
+            *payload, left_s, is_fresh, is_heavy, trace, later_s, _ = stored
             deadline_s = None if left_s is None else now_s + left_s
             prefetched = memos.get(run_id, "") if is_heavy or not is_fresh else None
             self.runs.append(
@@ -209,8 +216,12 @@ class _Claiming:
                     claimed_s,
                 )
             )
+        self._heads.claimed(shard, rows[-1][_DUE_S] if rows else None, is_full=not self.wanted)
         row = sleeping.fetchone()
-        if self.wanted:
+        if self.wanted and from_s is not None:
+            # Behind the head there are no more; now all that is left.
+            self.take(shard)
+        elif self.wanted:
             self.next_due_s[shard] = None if row is None else row[0]
 
     def _memos(self, shard: str, run_ids: list[str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from flows.claims import (
 from flows.clock import WakeUp, monotonic, seconds
 from flows.database import connect, is_pooled, is_transient, listen, take_notifications
 from flows.errors import DatabaseError
+from flows.heads import Heads
 from flows.lookahead import PATIENCE_S, LookAhead
 from flows.outages import OutageLog
 from flows.oversight import Oversight
@@ -119,6 +120,7 @@ class Dispatcher:
         self.shards = shard_values_for_workflow(workflow.name, config.shard_count)
         self._known = frozenset(self.shards)
         self._turns = ShardTurns(self.shards)
+        self._heads = Heads()
         self._board = board
         rate = 0.0 if board is None else board.rate
         self._look_ahead = LookAhead(rate, workflow.concurrency)
@@ -297,6 +299,7 @@ class Dispatcher:
             worker_id,
             blindly=turns.was_full,
             run_timeout_s=self._run_timeout_s,
+            heads=self._heads,
         )
         took_s = monotonic() - self.waits_since_s
         self.waits_since_s = 0.0

@@ -135,6 +135,7 @@ SHARED = {
     "payload": "x",
     "workflow_name": "demo",
     "run_timeout_s": None,
+    "from_s": None,
     "deadline": None,
     "deadline_in_s": None,
     "delay_s": None,

@@ -231,7 +231,7 @@ def test_a_claim_sees_what_was_executed_since_it_began_to_look(
     claim = sql.load("claim_runs").decode().replace(" - (SELECT count(*) FROM urgent)", "")
     found = re.search(rf"\b{part} AS \((.*?)\n\),", claim, re.DOTALL)
     assert found is not None
-    values = {"shard": key.workflow_name_shard, "limit": 2, "now": None}
+    values = {"shard": key.workflow_name_shard, "limit": 2, "now": None, "from_s": None}
     with psycopg.connect(runs.dsn) as connection, connection.cursor("due") as due:
         # It has seen the run as it is now; before it takes it, another worker executes it.
         due.execute(found[1].encode(), values)

@@ -1,7 +1,7 @@
 -- Claim up to %(limit)s due runs of a shard for a worker, with their inputs where those are light: of
 -- a higher priority first, then the oldest due. A priority that nobody can have been given is none.
 -- One look for each priority, in a nested loop, which keeps their order, passes over what is not due.
--- A run that never ran is told by its times too: the reference package's workers count no claims.
+-- None due before %(from_s)s, if given. What never ran is told by its times: Go workers count no claims.
 -- Locks:  the claimed runs, NO KEY (a publisher's foreign-key check passes); locked ones are skipped.
 -- Index:  runs_urgent_idx, runs_claimable_idx, then the primary key, by ANY of an array whose length
 --         the planner cannot see: for a tenth of the queue it would rather walk the whole table.
@@ -43,6 +43,8 @@ ordinary AS (
     WHERE d.workflow_name_shard = %(shard)s
       AND d.status IN ('queued', 'sleeping')
       AND d.priority NOT BETWEEN 1 AND 9
+      AND coalesce(d.next_wake_at, d.created_at)
+          >= coalesce(to_timestamp(%(from_s)s::float8), '-infinity')
       AND coalesce(d.next_wake_at, d.created_at)
           <= coalesce(%(now)s::timestamptz, statement_timestamp())
     ORDER BY coalesce(d.next_wake_at, d.created_at)
@@ -101,6 +103,9 @@ SELECT
     weighed.trace_context,
     CASE WHEN weighed.is_first THEN coalesce(
         extract(epoch FROM weighed.own_deadline - weighed.deadline)::float8, 'infinity'
-    ) END
+    ) END,
+    CASE
+        WHEN weighed.priority NOT BETWEEN 1 AND 9 THEN extract(epoch FROM weighed.due_at)::float8
+    END
 FROM weighed
 ORDER BY greatest(0, weighed.priority) DESC, weighed.due_at

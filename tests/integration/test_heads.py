@@ -1,0 +1,127 @@
+"""Claims that follow each other begin where the last one has ended, and leave nothing behind."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from flows import heads, sql
+from flows.claims import claim_runs
+from flows.database import connect
+from flows.heads import MANY, Heads
+from tests.citus import not_on_citus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flows import RunKey
+    from flows.database import Connection
+    from tests.running import Runs
+
+SHARD = "demo_0"
+WORKER = uuid.uuid4()
+QUEUE = "runs_claimable_idx"
+
+
+@pytest.fixture
+def connection(runs: Runs) -> Iterator[Connection]:
+    with connect(runs.dsn) as connection:
+        yield connection
+
+
+def begin_in_turn(runs: Runs, count: int) -> list[str]:
+    """Begin runs that were due a second after each other; return their ids, the oldest first."""
+    keys = runs.client.begin_many_tx(runs.connection, "demo", [None] * count)
+    ids = [str(key.run_id) for key in keys]
+    runs.rows(
+        "UPDATE flows.runs SET created_at = now() - (%s - u.number) * interval '1 second'"
+        " FROM unnest(%s::uuid[]) WITH ORDINALITY AS u (run_id, number)"
+        " WHERE runs.run_id = u.run_id AND workflow_name_shard = %s RETURNING 1",
+        count, ids, SHARD,
+    )  # fmt: skip
+    return ids
+
+
+def begin_late(runs: Runs) -> str:
+    """Begin a run that is older than all others, as if it had taken an hour to commit."""
+    key: RunKey = runs.begin("demo")
+    runs.rows(
+        "UPDATE flows.runs SET created_at = now() - interval '1 hour'"
+        " WHERE workflow_name_shard = %s AND run_id = %s RETURNING 1",
+        SHARD, key.run_id,
+    )  # fmt: skip
+    return str(key.run_id)
+
+
+def claim(connection: Connection, known: Heads) -> list[str]:
+    claimed = claim_runs(connection, "flows", [SHARD], MANY, WORKER, heads=known)
+    return [run.run_id for run in claimed.runs]
+
+
+def test_what_is_older_than_the_head_is_found_once_nothing_is_left_behind_it(
+    runs: Runs, connection: Connection
+) -> None:
+    ids, known = begin_in_turn(runs, 2 * MANY), Heads()
+    assert claim(connection, known) == ids[:MANY]
+    late = begin_late(runs)
+    assert claim(connection, known) == ids[MANY:]
+    assert claim(connection, known) == [late]
+
+
+def test_what_is_older_than_the_head_is_found_after_a_while_in_a_flood(
+    runs: Runs, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "WHOLE_S", 0.0)
+    ids, known = begin_in_turn(runs, 3 * MANY), Heads()
+    assert claim(connection, known) == ids[:MANY]
+    late = begin_late(runs)
+    assert claim(connection, known) == [late, *ids[MANY : 2 * MANY - 1]]
+
+
+def test_the_claim_that_finds_the_end_takes_the_older_ones_too(
+    runs: Runs, connection: Connection
+) -> None:
+    ids, known = begin_in_turn(runs, MANY + 5), Heads()
+    assert claim(connection, known) == ids[:MANY]
+    late = begin_late(runs)
+    claimed = claim_runs(connection, "flows", [SHARD], MANY, WORKER, heads=known)
+    assert [run.run_id for run in claimed.runs] == [*ids[MANY:], late]
+    assert claimed.next_due_s == {SHARD: None}
+
+
+@not_on_citus("which explains what the node does otherwise")
+def test_what_was_claimed_is_not_walked_over_again_while_a_snapshot_is_held(
+    runs: Runs, connection: Connection
+) -> None:
+    begin_in_turn(runs, 2000)
+    known = Heads()
+    with psycopg.connect(runs.dsn) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM flows.runs")
+        claim_runs(connection, "flows", [SHARD], 1500, WORKER, heads=known)
+        from_s = known.begin(SHARD, MANY, 0.0)
+        assert from_s is not None
+        whole, behind = (pages_of_a_look(connection, start) for start in (None, from_s))
+    assert behind * 4 < whole
+
+
+def pages_of_a_look(connection: Connection, from_s: float | None) -> int:
+    values = {
+        "shard": SHARD, "limit": MANY, "worker_id": WORKER, "now": None, "run_timeout_s": None,
+        "from_s": from_s,
+    }  # fmt: skip
+    query = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql.load("claim_runs")
+    with connection.transaction(force_rollback=True):
+        row = connection.execute(query, values).fetchone()
+    assert row is not None
+    (look,) = (node for node in nodes(row[0][0]["Plan"]) if node.get("Index Name") == QUEUE)
+    return int(look["Shared Hit Blocks"])
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
