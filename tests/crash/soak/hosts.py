@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,9 @@ class Host:
         self.name = name
         self._dsn = dsn
         self._log = folder / f"{name.replace(' ', '-')}.log"
-        self._control = folder / f"{name.replace(' ', '-')}.sock"
+        # Not with the log: a socket's path must be short.
+        self._sockets = tempfile.mkdtemp(prefix="flows-soak-")
+        self._control = Path(self._sockets) / "control"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self.supervisors = 0
@@ -125,6 +129,7 @@ class Host:
         """Kill it if it is left."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        shutil.rmtree(self._sockets)
 
     def _children(self) -> list[tuple[int, str]]:
         assert self._process is not None
