@@ -101,14 +101,13 @@ def test_runs_that_nobody_takes_or_gives_back_are_found(own_dsn: str) -> None:
 
 @not_on_citus("dead rows are on the nodes, where nothing is asked")
 def test_dead_rows_and_broken_schedules_are_warnings(own_dsn: str) -> None:
-    rows = "SELECT n::text, 'demo', 'x', now(), 'why' FROM generate_series(1, 12000) n"
+    insert = (
+        "INSERT INTO flows.schedules (schedule_id, workflow_name, cron_expr, next_run_at,"
+        " error_text) SELECT n::text, 'demo', 'x', now(), 'why' FROM generate_series(1, 12000) n"
+    )
     with psycopg.connect(own_dsn, autocommit=True) as connection:
         # In one session: others report what they did when they end, in any order.
-        for statement in (
-            "INSERT INTO flows.schedules (schedule_id, workflow_name, cron_expr, next_run_at,"
-            f" error_text) {rows}",
-            "DELETE FROM flows.schedules WHERE schedule_id <> '1'",
-        ):
+        for statement in (insert, "DELETE FROM flows.schedules WHERE schedule_id <> '1'"):
             connection.execute(statement.encode())
             connection.execute("SELECT pg_stat_force_next_flush()")
     code, faults = found(own_dsn)
