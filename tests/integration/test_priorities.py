@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HOUR = timedelta(hours=1)
 MAKE_DUE = "UPDATE flows.runs SET next_wake_at = now() WHERE status = 'sleeping' RETURNING 1"
-PRIORITIES = "SELECT priority FROM flows.runs ORDER BY run_id"
+PRIORITIES = "SELECT priority FROM flows.runs ORDER BY priority"
 order: list[int] = []
 registry = Registry()
 
