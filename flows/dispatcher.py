@@ -341,6 +341,8 @@ class Dispatcher:
         if by_shard:
             self._oversight.told(connection, self._pool(), by_shard)
         for shard, run_ids in by_shard.items():
+            # They are as old as ever, and have waited long enough.
+            self._heads.forget(shard)
             if wake_satisfied(connection, self._schema, shard, run_ids):
                 self._turns.tell(shard)
 

@@ -39,6 +39,10 @@ class Heads:
             return None
         return from_s
 
+    def forget(self, shard: str) -> None:
+        """A run that may be older than the head is due again, as when it has its event."""
+        self._from_s.pop(shard, None)
+
     def claimed(self, shard: str, due_s: float | None, *, is_full: bool) -> None:
         """Take in a claim.
 
@@ -48,6 +52,6 @@ class Heads:
             is_full: whether it got all it wanted; if not, nothing is left behind it.
         """
         if not is_full:
-            self._from_s.pop(shard, None)
+            self.forget(shard)
         elif due_s is not None:
             self._from_s[shard] = due_s - MARGIN_S

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from flows import heads, sql
-from flows.claims import claim_runs
+from flows import Context, Registry, dispatcher, heads, sql
+from flows.claims import claim_runs, wake_satisfied
 from flows.database import connect
 from flows.heads import MANY, Heads
 from tests.citus import not_on_citus
+from tests.running import Gate
+from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,13 +50,18 @@ def begin_in_turn(runs: Runs, count: int) -> list[str]:
 
 def begin_late(runs: Runs) -> str:
     """Begin a run that is older than all others, as if it had taken an hour to commit."""
-    key: RunKey = runs.begin("demo")
+    key = runs.begin("demo")
+    age(runs, key)
+    return str(key.run_id)
+
+
+def age(runs: Runs, key: RunKey) -> None:
+    """Have a run be an hour old."""
     runs.rows(
         "UPDATE flows.runs SET created_at = now() - interval '1 hour'"
         " WHERE workflow_name_shard = %s AND run_id = %s RETURNING 1",
         SHARD, key.run_id,
     )  # fmt: skip
-    return str(key.run_id)
 
 
 def claim(connection: Connection, known: Heads) -> list[str]:
@@ -90,6 +98,42 @@ def test_the_claim_that_finds_the_end_takes_the_older_ones_too(
     claimed = claim_runs(connection, "flows", [SHARD], MANY, WORKER, heads=known)
     assert [run.run_id for run in claimed.runs] == [*ids[MANY:], late]
     assert claimed.next_due_s == {SHARD: None}
+
+
+def test_a_run_that_has_its_event_is_older_than_the_head_and_does_not_wait_behind_it(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "MANY", 1)
+    monkeypatch.setattr(heads, "WHOLE_S", 3600.0)
+    looked_at, gate, order = threading.Event(), Gate(), []
+    registry = Registry()
+
+    def wake_and_tell(*args: Any) -> int:
+        woken = wake_satisfied(*args)
+        looked_at.set()
+        return woken
+
+    @registry.workflow("demo")
+    def demo(wf: Context, what: str) -> None:
+        if what == "wait":
+            wf.wait_for_event("go/v1", "Go")
+        elif what == "gate":
+            gate.pass_through()
+        order.append(what)
+
+    waiter = runs.begin("demo", "wait")
+    runs.execute_due(registry)
+    keys = [runs.begin("demo", what) for what in ("gate", "plain", "plain")]
+    age(runs, waiter)
+    monkeypatch.setattr(dispatcher, "wake_satisfied", wake_and_tell)
+    runs.start(registry)
+    gate.wait_for_arrival()
+    runs.publish(waiter, "Go")
+    assert looked_at.wait(DEADLINE_S)
+    gate.open()
+    for key in keys:
+        runs.wait_for(key, "completed")
+    assert order == ["gate", "wait", "plain", "plain"]
 
 
 @not_on_citus("which explains what the node does otherwise")

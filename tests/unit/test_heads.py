@@ -44,3 +44,9 @@ def test_after_a_claim_that_did_not_get_all_the_next_one_looks_at_all(heads: Hea
 def test_urgent_runs_move_no_head(heads: Heads) -> None:
     heads.claimed("a", None, is_full=True)
     assert heads.begin("a", MANY, 10.1) == DUE_S - MARGIN_S
+
+
+def test_a_head_that_is_forgotten_is_none(heads: Heads) -> None:
+    heads.forget("b")
+    heads.forget("a")
+    assert heads.begin("a", MANY, 10.1) is None
