@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -39,11 +40,12 @@ def begin_in_turn(runs: Runs, count: int) -> list[str]:
     """Begin runs that were due a second after each other; return their ids, the oldest first."""
     keys = runs.client.begin_many_tx(runs.connection, "demo", [None] * count)
     ids = [str(key.run_id) for key in keys]
+    ((now,),) = runs.rows("SELECT now()")
     runs.rows(
-        "UPDATE flows.runs SET created_at = now() - (%s - u.number) * interval '1 second'"
-        " FROM unnest(%s::uuid[]) WITH ORDINALITY AS u (run_id, number)"
+        "UPDATE flows.runs SET created_at = u.due_at"
+        " FROM unnest(%s::uuid[], %s::timestamptz[]) AS u (run_id, due_at)"
         " WHERE runs.run_id = u.run_id AND workflow_name_shard = %s RETURNING 1",
-        count, ids, SHARD,
+        ids, [now - timedelta(seconds=count - number) for number in range(count)], SHARD,
     )  # fmt: skip
     return ids
 

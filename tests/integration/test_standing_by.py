@@ -45,6 +45,7 @@ class Stage:
     def __init__(self) -> None:
         self.registry = Registry()
         self.together = threading.Barrier(EXECUTORS)
+        self.has_come = threading.Event()
         self.may_go = threading.Event()
         self._lock = threading.Lock()
         self._inside = self.most = 0
@@ -57,6 +58,7 @@ class Stage:
             if what == "together":
                 self.together.wait(SOON_S)
             elif what == "gate":
+                self.has_come.set()
                 assert self.may_go.wait(DEADLINE_S)
             elif what == "linger":
                 # Long enough for another one to come in, if it could.
@@ -97,9 +99,11 @@ def test_a_run_that_comes_when_nobody_runs_does_not_wait_for_the_one_that_stands
 ) -> None:
     monkeypatch.setattr(executor, "HOLD_S", 60 * SOON_S)
     stage = Stage()
-    keys = runs.client.begin_many_tx(runs.connection, "demo", ["gate", "leave"])
+    keys = [runs.begin("demo", "gate")]
     runs.start(stage.registry)
+    assert stage.has_come.wait(DEADLINE_S)
     # Another one stands by for the second run, which the first one takes when it is done.
+    keys.append(runs.begin("demo", "leave"))
     assert pace.was_asked.wait(DEADLINE_S)
     stage.may_go.set()
     for key in keys:
