@@ -12,7 +12,7 @@ import flows
 from benchmarks.arena import fresh_schema, wait_until, worker_process
 from flows.supervisor import cores
 
-__all__ = ["drain"]
+__all__ = ["WORKER", "drain"]
 
 WORKER = "benchmarks.worker_app"
 GIVE_UP_S = 240

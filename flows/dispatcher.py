@@ -7,7 +7,8 @@
 A notification names the shard, which is then claimed from first; one that names a run also asks
 whether an event was published while that run was yielding, and whether it is to be cancelled.
 Notifications may get lost, so the dispatcher polls regardless, ever more rarely while nothing is
-found. An empty claim tells when the next sleeping run is due, and the wait ends exactly then.
+found; and where they come in crowds it asks for quiet, and looks by itself. An empty claim tells
+when the next sleeping run is due, and the wait ends exactly then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from flows import plans
+from flows import plans, sql
 from flows.awaited import ASKING
 from flows.claims import (
     ClaimedRun,
@@ -36,6 +37,7 @@ from flows.heads import Heads
 from flows.lookahead import PATIENCE_S, LookAhead
 from flows.outages import OutageLog
 from flows.oversight import Oversight
+from flows.quiet import LOOK_S, Quiet, quiet_key
 from flows.shard import shard_values_for_workflow
 from flows.turns import ShardTurns
 
@@ -121,6 +123,9 @@ class Dispatcher:
         self._known = frozenset(self.shards)
         self._turns = ShardTurns(self.shards)
         self._heads = Heads()
+        self._quiet = Quiet()
+        self._quiet_key: int | None = None
+        self._workflow_name = workflow.name
         self._board = board
         rate = 0.0 if board is None else board.rate
         self._look_ahead = LookAhead(rate, workflow.concurrency)
@@ -196,6 +201,8 @@ class Dispatcher:
         channel = self._engine.notify_channel
         if channel is not None and (self._is_told or not is_pooled(connection)):
             listen(connection, channel)
+            self._quiet = Quiet()
+            self._quiet_key = quiet_key(self._schema, channel, self._workflow_name)
             self._longest_s = self._polling.longest_s
         else:
             # Nobody will tell, so polling is all there is; of a pooler the scheduler warns.
@@ -215,6 +222,7 @@ class Dispatcher:
         shard, colon, run_id = payload.rpartition(":")
         if payload in self._known:
             self._turns.tell(payload)
+            self._quiet.told()
         elif colon and shard in self._known:
             self._turns.tell(shard)
             with contextlib.suppress(ValueError):
@@ -245,6 +253,7 @@ class Dispatcher:
             if self._board is not None:
                 self._board.show_rate(self._look_ahead.rate)
             self._turns.come_due(monotonic())
+            self._settle_quiet(connection)
             may_have_due = self._turns.may_have_due
             if may_have_due and self._has_room(free, waiting):
                 self._claim(connection, self._look_ahead.wanted(free, waiting))
@@ -257,6 +266,32 @@ class Dispatcher:
             if may_have_due or not self._turns.may_have_due:
                 # Where something is due and there is no room for it, the executors will tell.
                 self._wait(connection)
+
+    @property
+    def _looks_by_itself(self) -> bool:
+        """Whether begins need not be told of, because they come in crowds."""
+        return self._quiet_key is not None and not self._quiet.is_told
+
+    def _settle_quiet(self, connection: Connection) -> None:
+        """Ask for quiet where runs come in crowds, and to be told again when they do not."""
+        now_s, quiet = monotonic(), self._quiet
+        if self._quiet_key is None:
+            return
+        if quiet.should_end(now_s):
+            if self._ask(connection, "end_quiet", has_asked=quiet.has_asked):
+                quiet.ended(now_s)
+                # Nobody has told of what was begun meanwhile.
+                self._turns.suspect_all()
+        elif quiet.should_ask(now_s):
+            is_granted = self._ask(connection, "begin_quiet", is_told=quiet.is_told)
+            quiet.asked(now_s, is_granted=is_granted)
+            # Afterwards, too: nobody tells of what was begun in quiet and commits later.
+            self._idle_s = LOOK_S
+
+    def _ask(self, connection: Connection, query: str, **values: bool) -> bool:
+        text = sql.load(query, self._schema)
+        row = connection.execute(text, {"quiet": self._quiet_key, **values}).fetchone()
+        return row is not None and bool(row[0])
 
     def _give_back_late(self, executors: ExecutorPool) -> None:
         """Give back runs that no executor comes to: another process may be free.
@@ -310,11 +345,13 @@ class Dispatcher:
         if claimed.runs:
             self._look_ahead.claimed()
             self._oversight.claimed(claimed.runs)
-            self._idle_s = self._polling.first_s
+            self._idle_s = min(self._idle_s, self._polling.first_s)
             self._pool().put(claimed.runs, self._look_ahead.ahead // 2)
         now_s = monotonic()
-        turns.looked(claimed.next_due_s, now_s, full=len(claimed.runs) >= wanted)
-        poll_at_s = now_s + self._idle_s
+        is_full = len(claimed.runs) >= wanted
+        turns.looked(claimed.next_due_s, now_s, full=is_full)
+        self._quiet.looked(len(claimed.runs), is_full=is_full)
+        poll_at_s = now_s + (LOOK_S if self._looks_by_itself else self._idle_s)
         # A look at some of the shards does not put off that at the others.
         is_whole = len(shards) == len(turns.shards)
         self._poll_at_s = poll_at_s if is_whole else min(self._poll_at_s, poll_at_s)
@@ -352,8 +389,9 @@ class Dispatcher:
             self._drain(connection)
         elif not self._turns.may_have_due and monotonic() >= self._poll_at_s:
             self._turns.suspect_all()
-            self._idle_s = min(self._longest_s, self._idle_s * 2)
-            self._sweep(connection)
+            if not self._looks_by_itself:
+                self._idle_s = min(self._longest_s, self._idle_s * 2)
+                self._sweep(connection)
 
     def _release_strays(self, connection: Connection) -> None:
         """Give back the runs of a claim whose answer was lost with the connection.

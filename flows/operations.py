@@ -15,6 +15,7 @@ from flows.awaited import channel_of_ends
 from flows.config import check_workflow_name
 from flows.errors import ConfigError, DecodeError, PayloadError
 from flows.ids import RunID, RunKey, uuid7
+from flows.quiet import quiet_key
 from flows.registry import Workflow
 from flows.shard import shard_for_run
 
@@ -98,6 +99,13 @@ class Operations:
         """Return the time that tests have set, None for the database's."""
         now = self._settings.now
         return now() if now else None
+
+    def _quiet_key(self, workflow_name: str) -> int | None:
+        """Return the lock that tells whether a worker wants to be told of begins, None for yes."""
+        channel = self._settings.channel
+        if channel is None:
+            return None
+        return quiet_key(self._settings.config.schema, channel, workflow_name)
 
     def _notify(self, payload: str) -> Operation[None]:
         channel = self._settings.channel

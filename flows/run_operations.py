@@ -77,14 +77,16 @@ class RunOperations(Operations):
             "input_bytes": payload.binary,
             "codec": payload.codec,
             "channel": self._settings.channel,
+            "quiet": self._quiet_key(name),
         }
         if idempotency_key is None and now is None and not options:
             values["trace_context"] = chosen["trace_context"]
             yield Statement("insert_plain_run", values, is_read=False)
             return key
-        # One that names a run has the worker look at deadlines.
-        told = key.workflow_name_shard if options.get("deadline") is None else str(key)
-        values |= {"payload": told, "now": now, **chosen}
+        values |= {"payload": key.workflow_name_shard, "now": now, **chosen}
+        if options.get("deadline") is not None:
+            # One that names the run has the worker look at deadlines, and is never left out.
+            values |= {"payload": str(key), "quiet": None}
         if idempotency_key is None:
             yield Statement("insert_run", values, is_read=False)
             return key

@@ -36,7 +36,9 @@ _ending = re.compile(
     re.IGNORECASE,
 ).match
 _leaving = re.compile(
-    r"\btemp(?:orary)?\b|set_config|advisory_lock|\bhold\b|;\s*\S", re.IGNORECASE
+    # Our own begins see whether a lock is held, and give it back.
+    r"\btemp(?:orary)?\b|set_config|advisory_lock(?!(?:_shared)?\(%\(quiet\)s)|\bhold\b|;\s*\S",
+    re.IGNORECASE,
 ).search
 
 _TAKE_BACK = """

@@ -118,7 +118,15 @@ WHOLE_TABLE = {
 }
 
 # No table: executed where the session is, which is where others listen.
-NO_TABLE = {"examine_indexes", "examine_server", "examine_tables", "notify", "read_time"}
+NO_TABLE = {
+    "begin_quiet",
+    "end_quiet",
+    "examine_indexes",
+    "examine_server",
+    "examine_tables",
+    "notify",
+    "read_time",
+}
 
 # Asked by the commands of operators: cold in hot_statements.py.
 ASKED_BY_PEOPLE = {

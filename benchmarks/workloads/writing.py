@@ -9,9 +9,9 @@ from functools import partial
 import psycopg
 
 import flows
-from benchmarks.arena import fresh_schema
+from benchmarks.arena import fresh_schema, worker_process
 from benchmarks.bench import Bench
-from benchmarks.drain import drain
+from benchmarks.drain import WORKER, drain
 from benchmarks.pgbench import LEDGER, one_transaction_per_run
 from flows.clock import monotonic
 
@@ -65,8 +65,15 @@ def begin_for(dsn: str, how: str, seconds: float) -> float:
         return begun / (monotonic() - began_s)
 
 
-def _many_clients(dsn: str, how: str, seconds: float, clients: int) -> float:
+def _many_clients(dsn: str, how: str, seconds: float, clients: int, *, heard: bool) -> float:
     fresh_schema(dsn)
+    if heard:
+        with worker_process(WORKER, dsn, "noop"):
+            return _begin_together(dsn, how, seconds, clients)
+    return _begin_together(dsn, how, seconds, clients)
+
+
+def _begin_together(dsn: str, how: str, seconds: float, clients: int) -> float:
     if clients == 1:
         return begin_for(dsn, how, seconds)
     command = [sys.executable, "-m", "benchmarks.workloads.writing", dsn, how, str(seconds)]
@@ -80,8 +87,11 @@ def w8(bench: Bench) -> None:
     for _ in range(bench.repetitions):
         for clients in (1, 16):
             for how in ("bare", "one", "one quiet", "fifty", "bulk"):
-                measured = partial(_many_clients, bench.dsn, how, seconds, clients)
+                measured = partial(_many_clients, bench.dsn, how, seconds, clients, heard=False)
                 bench.measure("W8", f"{how}, {clients} clients", measured)
+            for how in ("one", "one quiet"):
+                measured = partial(_many_clients, bench.dsn, how, seconds, clients, heard=True)
+                bench.measure("W8", f"{how}, {clients} clients beside a worker", measured)
 
 
 if __name__ == "__main__":

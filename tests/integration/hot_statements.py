@@ -33,6 +33,8 @@ ME = UUID(int=1)
 DEAD = UUID(int=2)
 
 COLD = {
+    "begin_quiet": "once where a crowd begins",
+    "end_quiet": "once where it ends",
     **ASKED_BY_PEOPLE,
     "delete_schedule": "when a person or a program changes a schedule",
     "disable_schedule": "likewise",
@@ -132,6 +134,7 @@ SHARED = {
     "event_name": "event",
     "codec": None,
     "channel": None,
+    "quiet": None,
     "payload": "x",
     "workflow_name": "demo",
     "run_timeout_s": None,

@@ -11,7 +11,13 @@ VALUES (
         WHEN %(start_at)s::timestamptz IS NULL AND %(delay_s)s::float8 IS NULL THEN 'queued'
         ELSE 'sleeping'
     END || CASE
-        WHEN %(channel)s::text IS NULL THEN '' ELSE pg_notify(%(channel)s, %(payload)s)::text
+        WHEN %(channel)s::text IS NULL THEN ''
+        WHEN pg_try_advisory_lock_shared(%(quiet)s::bigint)
+        THEN left(pg_advisory_unlock_shared(%(quiet)s::bigint)::text, 0)
+            || pg_notify(%(channel)s, %(payload)s)::text
+        WHEN pg_try_advisory_lock(%(quiet)s::bigint + 1)
+        THEN left(pg_advisory_unlock(%(quiet)s::bigint + 1)::text, 0)
+        ELSE pg_notify(%(channel)s, %(payload)s)::text
     END,
     %(input_json)s::jsonb, %(input_bytes)s, %(codec)s,
     coalesce(

@@ -1,0 +1,103 @@
+"""Quiet: where runs are begun in crowds, workers look by themselves and nobody tells them.
+
+PostgreSQL takes one lock for the whole database from a notification to the end of the commit, so
+transactions that notify commit one after the other. A worker that is told a thousand times a second
+learns nothing from it: it looks every few milliseconds instead, until it has found nothing for a
+while. (Network cards and Linux do the same with interrupts: NAPI.)
+
+What workers want stands in two advisory locks for each workflow, at which every begin looks:
+
+    key      held by one worker that asks for quiet; where nobody does, begins tell
+    key + 1  shared by the workers that want to be told; where one does, begins tell all the same
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+__all__ = ["LOOK_S", "Quiet", "quiet_key"]
+
+LOOK_S = 0.002
+"""How often a worker looks while nobody tells it."""
+
+WINDOW_S = 0.05
+MANY = 50
+"""So many notifications within the window are a crowd, if there are two of them for a look: runs
+that are begun one after the other, each when the one before has ended, do better when told of."""
+
+FEW = 10
+"""A window in which fewer runs are found, and none is left, is the end of it."""
+
+AGAIN_S = 0.05
+"""How often it asks for quiet while another worker does."""
+
+
+@lru_cache(maxsize=1024)
+def quiet_key(schema: str, channel: str, workflow_name: str) -> int:
+    """Return the advisory lock by which workers ask for quiet, an even bigint."""
+    text = f"{schema}\0{channel}\0{workflow_name}".encode()
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return int.from_bytes(digest, signed=True) & ~1
+
+
+class Quiet:
+    """Decides when a worker wants to be told of begins, by what it is told and what it finds.
+
+    Pure: times come as arguments, in seconds of a monotonic clock.
+
+    Attributes:
+        is_told: whether it is told of begins, as far as it has seen to it.
+        has_asked: whether it holds the lock that asks for quiet.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any lock, as one that is to be told at once."""
+        self.is_told = self.has_asked = False
+        self._is_left = False
+        self._window_s = self._again_s = 0.0
+        self._told = self._looks = self._found = 0
+
+    def told(self) -> None:
+        """A notification of a begin has come."""
+        self._told += 1
+
+    def looked(self, found: int, *, is_full: bool) -> None:
+        """Take in how many runs a claim has found, and whether it got all it asked for."""
+        self._looks += 1
+        self._found += found
+        self._is_left = is_full
+
+    def should_ask(self, now_s: float) -> bool:
+        """Tell whether to ask for quiet now, be it anew because another worker had asked."""
+        if not self.is_told:
+            return not self.has_asked and now_s >= self._again_s
+        if now_s - self._window_s < WINDOW_S:
+            return False
+        is_crowded = self._told >= MANY and self._told >= 2 * self._looks
+        self._begin_window(now_s)
+        return is_crowded
+
+    def asked(self, now_s: float, *, is_granted: bool) -> None:
+        """Take in that it does not want to be told, and whether it holds the lock now."""
+        if self.is_told:
+            self._begin_window(now_s)
+        self.is_told, self.has_asked = False, is_granted
+        self._again_s = now_s + AGAIN_S
+
+    def should_end(self, now_s: float) -> bool:
+        """Tell whether to be told again."""
+        if self.is_told or now_s - self._window_s < WINDOW_S:
+            return False
+        is_over = self._found < FEW and not self._is_left
+        self._begin_window(now_s)
+        return is_over
+
+    def ended(self, now_s: float) -> None:
+        """Take in that it is told again."""
+        self.is_told, self.has_asked = True, False
+        self._begin_window(now_s)
+
+    def _begin_window(self, now_s: float) -> None:
+        self._window_s = now_s
+        self._told = self._looks = self._found = 0

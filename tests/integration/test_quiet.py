@@ -1,0 +1,215 @@
+"""Quiet: begins tell nobody while every worker looks by itself, and nothing is left lying."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from flows import Context, DBConfig, Registry, quiet, sql
+from flows.quiet import quiet_key
+from flows.sessions import traits_of
+from tests.running import Runs
+from tests.waiting import DEADLINE_S, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flows import RunKey
+
+CHANNEL = "flows_run_wakeup"
+KEY = quiet_key("flows", CHANNEL, "demo")
+HOUR = timedelta(hours=1)
+SHARDS = 64
+RARELY = {"poll_interval": HOUR, "max_poll_interval": HOUR}
+HELD = """
+    SELECT (classid::bigint << 32) + objid::bigint - %s AS number, mode FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+ASKED = (0, "ExclusiveLock")
+TOLD = (1, "ShareLock")
+
+
+@pytest.fixture
+def registry() -> Registry:
+    registry = Registry()
+
+    @registry.workflow("demo")
+    def demo(wf: Context, value: Any) -> Any:
+        return value
+
+    return registry
+
+
+@pytest.fixture
+def sharded(runs: Runs) -> Iterator[Runs]:
+    """The same database with many shards."""
+    sharded = Runs(runs.dsn, DBConfig(shard_count=SHARDS))
+    yield sharded
+    sharded.close()
+
+
+@pytest.fixture
+def other(runs: Runs) -> Iterator[psycopg.Connection[Any]]:
+    """The session of a worker, say, that takes locks."""
+    with psycopg.connect(runs.dsn, autocommit=True) as connection:
+        yield connection
+
+
+def held(runs: Runs) -> set[tuple[int, str]]:
+    """Return which of the locks of `demo` are held, and how."""
+    return {(number, mode) for number, mode in runs.rows(HELD, KEY) if number in {0, 1}}
+
+
+def ask(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("SELECT pg_advisory_lock(%s)", (KEY,))
+
+
+def be_told(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("SELECT pg_advisory_lock_shared(%s)", (KEY + 1,))
+
+
+def crowd(runs: Runs, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a worker and notify it until it asks for quiet, which it does not end by itself."""
+    runs.start(registry, **RARELY)
+    wait_until(lambda: TOLD in held(runs), what="it wants to be told")
+    monkeypatch.setattr(quiet, "FEW", 0)
+    while TOLD in held(runs):
+        # PostgreSQL tells what is the same in one transaction once, so each is of another shard.
+        runs.connection.execute(
+            "SELECT pg_notify(%s, 'demo_' || k) FROM generate_series(0, %s) AS k",
+            (CHANNEL, SHARDS - 1),
+        )
+
+
+def told_of(runs: Runs, keys: list[RunKey]) -> list[str]:
+    """Return the payloads of what has been told on the channel, the runs' ids as `run`."""
+    # What was told before an own notification comes before it.
+    runs.connection.execute("SELECT pg_notify(%s, 'last')", (CHANNEL,))
+    payloads: list[str] = []
+    for notification in runs.connection.notifies(timeout=DEADLINE_S):
+        if notification.payload == "last":
+            break
+        payloads.append(notification.payload)
+    ids = {str(key): "run" for key in keys}
+    return [ids.get(payload, payload) for payload in payloads]
+
+
+def begin_in_all_ways(runs: Runs) -> list[RunKey]:
+    begin, connection = runs.client.begin_tx, runs.connection
+    return [
+        begin(connection, "demo", 1),
+        begin(connection, "demo", 1, priority=1),
+        begin(connection, "demo", 1, idempotency_key="once"),
+        begin(connection, "demo", 1, deadline=HOUR),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("is_asked", "is_told", "heard"),
+    [
+        (False, False, ["demo_0"] * 3 + ["run"]),
+        (False, True, ["demo_0"] * 3 + ["run"]),
+        (True, True, ["demo_0"] * 3 + ["run"]),
+        # A deadline has to be known of.
+        (True, False, ["run"]),
+    ],
+)
+def test_begins_tell_unless_a_worker_asks_for_quiet_and_none_wants_to_be_told(
+    runs: Runs,
+    other: psycopg.Connection[Any],
+    is_asked: bool,
+    is_told: bool,
+    heard: list[str],
+) -> None:
+    runs.connection.execute(f"LISTEN {CHANNEL}")
+    if is_asked:
+        ask(other)
+    if is_told:
+        be_told(other)
+    before = held(runs)
+    assert told_of(runs, begin_in_all_ways(runs)) == heard
+    assert held(runs) == before
+
+
+def test_quiet_of_one_workflow_is_not_that_of_another(
+    runs: Runs, other: psycopg.Connection[Any]
+) -> None:
+    runs.connection.execute(f"LISTEN {CHANNEL}")
+    ask(other)
+    assert told_of(runs, [runs.begin("other", 1)]) == ["other_0"]
+
+
+def test_a_worker_is_told_while_it_has_little_to_do(runs: Runs, registry: Registry) -> None:
+    runs.start(registry, **RARELY)
+    wait_until(lambda: held(runs) == {TOLD}, what="it wants to be told")
+    for value in range(5):
+        runs.wait_for(runs.begin("demo", value), "completed")
+    assert held(runs) == {TOLD}
+
+
+def test_in_a_crowd_a_worker_asks_for_quiet_and_finds_all_by_itself(
+    sharded: Runs, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd(sharded, registry, monkeypatch)
+    assert held(sharded) == {ASKED}
+    sharded.connection.execute(f"LISTEN {CHANNEL}")
+    more = [sharded.begin("demo", 2) for _ in range(3)]
+    for key in more:
+        sharded.wait_for(key, "completed")
+    assert told_of(sharded, more) == []
+
+
+def test_after_the_crowd_it_is_told_again_and_finds_what_commits_only_then(
+    sharded: Runs,
+    registry: Registry,
+    other: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd(sharded, registry, monkeypatch)
+    assert held(sharded) == {ASKED}
+    with other.transaction():
+        late = sharded.client.begin_tx(other, "demo", "late")
+        monkeypatch.setattr(quiet, "FEW", 1)
+        wait_until(lambda: held(sharded) == {TOLD}, what="the worker wants to be told again")
+    sharded.wait_for(late, "completed")
+
+
+def test_a_worker_takes_over_from_one_that_has_asked_before(
+    sharded: Runs,
+    registry: Registry,
+    other: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ask(other)
+    crowd(sharded, registry, monkeypatch)
+    assert held(sharded) == {ASKED}
+    other.execute("SELECT pg_advisory_unlock(%s)", (KEY,))
+    wait_until(lambda: held(sharded) == {ASKED}, what="it has the lock itself")
+
+
+def test_a_worker_whose_connection_is_lost_leaves_no_quiet_behind(
+    sharded: Runs, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd(sharded, registry, monkeypatch)
+    assert held(sharded) == {ASKED}
+    monkeypatch.undo()
+    sharded.rows(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = 'flows dispatcher' AND datname = current_database()"
+    )
+    wait_until(lambda: held(sharded) == {TOLD}, what="it wants to be told on the next one")
+    sharded.wait_for(sharded.begin("demo", 2), "completed")
+
+
+@pytest.mark.parametrize("query", ["insert_plain_run", "insert_run", "insert_keyed_run"])
+def test_a_begin_leaves_nothing_in_a_session(query: str) -> None:
+    assert not traits_of(sql.load(query, "flows")).leaves
+
+
+def test_locks_of_users_are_seen_all_the_same() -> None:
+    assert traits_of("SELECT pg_try_advisory_lock_shared(1)").leaves
+    assert traits_of("SELECT pg_try_advisory_lock(%(key)s)").leaves
