@@ -106,8 +106,10 @@ def _no_tables(schema: str) -> SchemaError:
 
 def _prepare(cursor: Any, values: dict[str, Any]) -> None:
     """Teach a cursor our arrays: the connection may have been opened before they were known."""
-    if any(isinstance(value, arrays.BinaryArray) for value in values.values()):
-        arrays.register(cursor.adapters)
+    for value in values.values():
+        if isinstance(value, arrays.BinaryArray):
+            arrays.register(cursor.adapters)
+            return
 
 
 def _cursor(tx: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 
 from flows.errors import ConfigError
 
@@ -123,6 +124,12 @@ def check_workflow_name(name: object) -> str:
     """
     if not isinstance(name, str):
         raise ConfigError(f"a workflow's name must be text, not {name!r}")
+    return _check_workflow_name(name)
+
+
+@lru_cache(maxsize=1024)
+def _check_workflow_name(name: str) -> str:
+    # Again with each begin.
     if not name.strip():
         raise ConfigError("a workflow's name must not be empty")
     if not name.isprintable():

@@ -82,8 +82,7 @@ class Operations:
         name = workflow if isinstance(workflow, str) else getattr(workflow, "name", None)
         if name is None:
             raise ConfigError(f"{workflow!r} is no workflow: give its handle, object or name")
-        of = f"the input of workflow {check_workflow_name(name)!r}"
-        return name, naming(of, self._encode)
+        return name, naming(f"the input of workflow {check_workflow_name(name)!r}", self._encode)
 
     def _encode(self, value: Any) -> Payload:
         return payloads.encode(self._settings.codec, value, self._settings.max_payload)

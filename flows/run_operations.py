@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flows import payloads
+from flows import payloads, tracing
 from flows.awaited import ASKING
 from flows.config import why_no_key
 from flows.errors import ConfigError, RunStateError, UnknownRunError
@@ -63,7 +63,6 @@ class RunOperations(Operations):
     ) -> Operation[RunKey]:
         """Begin a run, or find the one that was begun with the same idempotency key."""
         name, encode = self._encoder(workflow)
-        chosen = row_values(**options)
         if idempotency_key is not None and (fault := why_no_key(idempotency_key)) is not None:
             raise ConfigError(f"an idempotency key {fault}")
         payload = encode(input)
@@ -80,10 +79,10 @@ class RunOperations(Operations):
             "quiet": self._quiet_key(name),
         }
         if idempotency_key is None and now is None and not options:
-            values["trace_context"] = chosen["trace_context"]
+            values["trace_context"] = tracing.read_current()
             yield Statement("insert_plain_run", values, is_read=False)
             return key
-        values |= {"payload": key.workflow_name_shard, "now": now, **chosen}
+        values |= {"payload": key.workflow_name_shard, "now": now, **row_values(**options)}
         if options.get("deadline") is not None:
             # One that names the run has the worker look at deadlines, and is never left out.
             values |= {"payload": str(key), "quiet": None}
