@@ -47,9 +47,15 @@ def test_every_workload_has_a_target_that_can_do_without_figures() -> None:
 
 def test_the_cost_of_notifications_is_the_share_that_is_lost() -> None:
     figures = Figures()
-    figures.add("W8", "one, 16 clients", 80)
-    figures.add("W8", "one quiet, 16 clients", 100)
-    (target,) = (each for each in TARGETS if each.what.startswith("notifications"))
-    value, verdict = judged(target, figures)
-    assert value == pytest.approx(20)
-    assert verdict == "no"
+    for beside, told in (("", 80), (" beside a worker", 90)):
+        figures.add("W8", f"one, 16 clients{beside}", told)
+        figures.add("W8", f"one quiet, 16 clients{beside}", 100)
+    found = {
+        target.what: judged(target, figures)
+        for target in TARGETS
+        if target.what.startswith("notifications")
+    }
+    assert found == {
+        "notifications, 16 clients and a worker": (pytest.approx(10), "yes"),
+        "notifications, 16 clients, nobody listens": (pytest.approx(20), "no"),
+    }
