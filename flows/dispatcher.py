@@ -37,7 +37,7 @@ from flows.heads import Heads
 from flows.lookahead import PATIENCE_S, LookAhead
 from flows.outages import OutageLog
 from flows.oversight import Oversight
-from flows.quiet import LOOK_S, Quiet, quiet_key
+from flows.quiet import LATE_S, LOOK_S, WINDOW_S, Quiet, quiet_key
 from flows.shard import shard_values_for_workflow
 from flows.turns import ShardTurns
 
@@ -123,8 +123,9 @@ class Dispatcher:
         self._known = frozenset(self.shards)
         self._turns = ShardTurns(self.shards)
         self._heads = Heads()
-        self._quiet = Quiet()
+        self._quiet = Quiet(len(self.shards))
         self._quiet_key: int | None = None
+        self._may_be_late = False
         self._workflow_name = workflow.name
         self._board = board
         rate = 0.0 if board is None else board.rate
@@ -201,7 +202,8 @@ class Dispatcher:
         channel = self._engine.notify_channel
         if channel is not None and (self._is_told or not is_pooled(connection)):
             listen(connection, channel)
-            self._quiet = Quiet()
+            self._quiet = Quiet(len(self.shards))
+            self._may_be_late = True
             self._quiet_key = quiet_key(self._schema, channel, self._workflow_name)
             self._longest_s = self._polling.longest_s
         else:
@@ -280,18 +282,24 @@ class Dispatcher:
         if quiet.should_end(now_s):
             if self._ask(connection, "end_quiet", has_asked=quiet.has_asked):
                 quiet.ended(now_s)
-                # Nobody has told of what was begun meanwhile.
+                # Nobody has told of what was begun meanwhile, nor will of what commits later.
                 self._turns.suspect_all()
+                self._may_be_late = True
         elif quiet.should_ask(now_s):
             is_granted = self._ask(connection, "begin_quiet", is_told=quiet.is_told)
             quiet.asked(now_s, is_granted=is_granted)
-            # Afterwards, too: nobody tells of what was begun in quiet and commits later.
             self._idle_s = LOOK_S
 
     def _ask(self, connection: Connection, query: str, **values: bool) -> bool:
         text = sql.load(query, self._schema)
-        row = connection.execute(text, {"quiet": self._quiet_key, **values}).fetchone()
+        row = connection.execute(text, {"quiet_key": self._quiet_key, **values}).fetchone()
         return row is not None and bool(row[0])
+
+    def _longest_idle_s(self, connection: Connection) -> float:
+        """Return the bound of the polls, lower while somebody may commit what nobody tells of."""
+        if self._may_be_late:
+            self._may_be_late = self._ask(connection, "find_late")
+        return min(LATE_S, self._longest_s) if self._may_be_late else self._longest_s
 
     def _give_back_late(self, executors: ExecutorPool) -> None:
         """Give back runs that no executor comes to: another process may be free.
@@ -390,7 +398,7 @@ class Dispatcher:
         elif not self._turns.may_have_due and monotonic() >= self._poll_at_s:
             self._turns.suspect_all()
             if not self._looks_by_itself:
-                self._idle_s = min(self._longest_s, self._idle_s * 2)
+                self._idle_s = min(self._longest_idle_s(connection), self._idle_s * 2)
                 self._sweep(connection)
 
     def _release_strays(self, connection: Connection) -> None:
@@ -428,6 +436,9 @@ class Dispatcher:
             moments = [self._poll_at_s]
             if self._turns.due_at_s is not None:
                 moments.append(self._turns.due_at_s)
+        if self._looks_by_itself:
+            # Whoever has no room to look must not ask for quiet.
+            moments.append(now_s + WINDOW_S)
         waits_since_s = self._pool().waits_since_s
         if waits_since_s is not None:
             late_at_s = waits_since_s + PATIENCE_S

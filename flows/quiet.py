@@ -5,10 +5,11 @@ transactions that notify commit one after the other. A worker that is told a tho
 learns nothing from it: it looks every few milliseconds instead, until it has found nothing for a
 while. (Network cards and Linux do the same with interrupts: NAPI.)
 
-What workers want stands in two advisory locks for each workflow, at which every begin looks:
+What workers want stands in advisory locks of each workflow, at which every begin looks:
 
     key      held by one worker that asks for quiet; where nobody does, begins tell
     key + 1  shared by the workers that want to be told; where one does, begins tell all the same
+    key + 2  shared by the transactions that have told nobody; while one goes on, workers poll often
 """
 
 from __future__ import annotations
@@ -32,13 +33,19 @@ FEW = 10
 AGAIN_S = 0.05
 """How often it asks for quiet while another worker does."""
 
+LATE_S = 0.05
+"""How often a worker polls at least while runs that nobody told it of are yet to be committed."""
+
+MOST_SHARDS = 16
+"""With more a look takes so long that being told of the few shards with runs is better."""
+
 
 @lru_cache(maxsize=1024)
 def quiet_key(schema: str, channel: str, workflow_name: str) -> int:
-    """Return the advisory lock by which workers ask for quiet, an even bigint."""
+    """Return the first of the three advisory locks, a bigint."""
     text = f"{schema}\0{channel}\0{workflow_name}".encode()
     digest = hashlib.blake2b(text, digest_size=8).digest()
-    return int.from_bytes(digest, signed=True) & ~1
+    return int.from_bytes(digest, signed=True) & ~3
 
 
 class Quiet:
@@ -51,8 +58,9 @@ class Quiet:
         has_asked: whether it holds the lock that asks for quiet.
     """
 
-    def __init__(self) -> None:
-        """Begin without any lock, as one that is to be told at once."""
+    def __init__(self, shards: int) -> None:
+        """Begin without any lock, as one that is to be told at once, of so many shards."""
+        self._may_ask = shards <= MOST_SHARDS
         self.is_told = self.has_asked = False
         self._is_left = False
         self._window_s = self._again_s = 0.0
@@ -74,9 +82,9 @@ class Quiet:
             return not self.has_asked and now_s >= self._again_s
         if now_s - self._window_s < WINDOW_S:
             return False
-        is_crowded = self._told >= MANY and self._told >= 2 * self._looks
+        is_crowded = self._told >= MANY and self._told >= 2 * self._looks > 0
         self._begin_window(now_s)
-        return is_crowded
+        return is_crowded and self._may_ask
 
     def asked(self, now_s: float, *, is_granted: bool) -> None:
         """Take in that it does not want to be told, and whether it holds the lock now."""
@@ -86,10 +94,10 @@ class Quiet:
         self._again_s = now_s + AGAIN_S
 
     def should_end(self, now_s: float) -> bool:
-        """Tell whether to be told again."""
+        """Tell whether to be told again: there is no crowd, or no room to look for it."""
         if self.is_told or now_s - self._window_s < WINDOW_S:
             return False
-        is_over = self._found < FEW and not self._is_left
+        is_over = not self._looks or (self._found < FEW and not self._is_left)
         self._begin_window(now_s)
         return is_over
 

@@ -63,6 +63,7 @@ class RunOperations(Operations):
     ) -> Operation[RunKey]:
         """Begin a run, or find the one that was begun with the same idempotency key."""
         name, encode = self._encoder(workflow)
+        chosen = row_values(**options) if options else None
         if idempotency_key is not None and (fault := why_no_key(idempotency_key)) is not None:
             raise ConfigError(f"an idempotency key {fault}")
         payload = encode(input)
@@ -76,16 +77,16 @@ class RunOperations(Operations):
             "input_bytes": payload.binary,
             "codec": payload.codec,
             "channel": self._settings.channel,
-            "quiet": self._quiet_key(name),
+            "quiet_key": self._quiet_key(name),
         }
         if idempotency_key is None and now is None and not options:
             values["trace_context"] = tracing.read_current()
             yield Statement("insert_plain_run", values, is_read=False)
             return key
-        values |= {"payload": key.workflow_name_shard, "now": now, **row_values(**options)}
+        values |= {"payload": key.workflow_name_shard, "now": now, **(chosen or row_values())}
         if options.get("deadline") is not None:
             # One that names the run has the worker look at deadlines, and is never left out.
-            values |= {"payload": str(key), "quiet": None}
+            values |= {"payload": str(key), "quiet_key": None}
         if idempotency_key is None:
             yield Statement("insert_run", values, is_read=False)
             return key

@@ -88,7 +88,7 @@ class ScheduleOperations(Operations):
         if key is not None:
             values = run | route(key) | row_values()
             values |= {"channel": self._settings.channel, "payload": key.workflow_name_shard}
-            values["quiet"] = None
+            values["quiet_key"] = None
             yield Statement("insert_run", values, is_read=False)
         columns = {"schedule_id": schedule_id, **run, **rule, **asdict(options), **_last(key, now)}
         yield Statement("upsert_schedule", columns, is_read=False)

@@ -37,7 +37,7 @@ _ending = re.compile(
 ).match
 _leaving = re.compile(
     # Our own begins see whether a lock is held, and give it back.
-    r"\btemp(?:orary)?\b|set_config|advisory_lock(?!(?:_shared)?\(%\(quiet\)s)|\bhold\b|;\s*\S",
+    r"\btemp(?:orary)?\b|set_config|advisory_lock(?!(?:_shared)?\(%\(quiet_key\)s::bigint)|\bhold\b|;\s*\S",
     re.IGNORECASE,
 ).search
 

@@ -124,6 +124,7 @@ NO_TABLE = {
     "examine_indexes",
     "examine_server",
     "examine_tables",
+    "find_late",
     "notify",
     "read_time",
 }

@@ -35,6 +35,7 @@ DEAD = UUID(int=2)
 COLD = {
     "begin_quiet": "once where a crowd begins",
     "end_quiet": "once where it ends",
+    "find_late": "after it, until what was begun in it is committed",
     **ASKED_BY_PEOPLE,
     "delete_schedule": "when a person or a program changes a schedule",
     "disable_schedule": "likewise",
@@ -134,7 +135,7 @@ SHARED = {
     "event_name": "event",
     "codec": None,
     "channel": None,
-    "quiet": None,
+    "quiet_key": None,
     "payload": "x",
     "workflow_name": "demo",
     "run_timeout_s": None,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from flows import Context, DBConfig, Registry, quiet, sql
-from flows.quiet import quiet_key
+from flows.claims import Claimed, claim_runs
+from flows.clock import monotonic
+from flows.quiet import MOST_SHARDS, quiet_key
 from flows.sessions import traits_of
-from tests.running import Runs
+from tests.running import Gate, Runs
 from tests.waiting import DEADLINE_S, wait_until
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 CHANNEL = "flows_run_wakeup"
 KEY = quiet_key("flows", CHANNEL, "demo")
 HOUR = timedelta(hours=1)
-SHARDS = 64
+SHARDS = MOST_SHARDS
 RARELY = {"poll_interval": HOUR, "max_poll_interval": HOUR}
 HELD = """
     SELECT (classid::bigint << 32) + objid::bigint - %s AS number, mode FROM pg_locks
@@ -31,6 +34,7 @@ HELD = """
 """
 ASKED = (0, "ExclusiveLock")
 TOLD = (1, "ShareLock")
+LATE = (2, "ShareLock")
 
 
 @pytest.fixture
@@ -61,7 +65,11 @@ def other(runs: Runs) -> Iterator[psycopg.Connection[Any]]:
 
 def held(runs: Runs) -> set[tuple[int, str]]:
     """Return which of the locks of `demo` are held, and how."""
-    return {(number, mode) for number, mode in runs.rows(HELD, KEY) if number in {0, 1}}
+    return {(number, mode) for number, mode in runs.rows(HELD, KEY) if number in {0, 1, 2}}
+
+
+def at_least(found: list[float], count: int) -> bool:
+    return len(found) >= count
 
 
 def ask(connection: psycopg.Connection[Any]) -> None:
@@ -79,10 +87,24 @@ def crowd(runs: Runs, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(quiet, "FEW", 0)
     while TOLD in held(runs):
         # PostgreSQL tells what is the same in one transaction once, so each is of another shard.
-        runs.connection.execute(
-            "SELECT pg_notify(%s, 'demo_' || k) FROM generate_series(0, %s) AS k",
-            (CHANNEL, SHARDS - 1),
-        )
+        for _ in range(quiet.MANY // SHARDS + 1):
+            runs.connection.execute(
+                "SELECT pg_notify(%s, 'demo_' || k) FROM generate_series(0, %s) AS k",
+                (CHANNEL, SHARDS - 1),
+            )
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When a worker has looked."""
+    looks: list[float] = []
+
+    def look(*args: Any, **how: Any) -> Claimed:
+        looks.append(monotonic())
+        return claim_runs(*args, **how)
+
+    monkeypatch.setattr("flows.dispatcher.claim_runs", look)
+    return looks
 
 
 def told_of(runs: Runs, keys: list[RunKey]) -> list[str]:
@@ -167,15 +189,37 @@ def test_after_the_crowd_it_is_told_again_and_finds_what_commits_only_then(
     sharded: Runs,
     registry: Registry,
     other: psycopg.Connection[Any],
+    looks: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     crowd(sharded, registry, monkeypatch)
     assert held(sharded) == {ASKED}
     with other.transaction():
         late = sharded.client.begin_tx(other, "demo", "late")
+        assert held(sharded) == {ASKED, LATE}
         monkeypatch.setattr(quiet, "FEW", 1)
-        wait_until(lambda: held(sharded) == {TOLD}, what="the worker wants to be told again")
+        wait_until(lambda: TOLD in held(sharded), what="the worker wants to be told again")
+        # Twice as long after each look it would take two hours.
+        wait_until(partial(at_least, looks, len(looks) + 22), what="it goes on looking")
     sharded.wait_for(late, "completed")
+
+
+def test_who_has_no_room_to_look_does_not_ask_for_quiet(
+    sharded: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, registry = Gate(), Registry()
+
+    @registry.workflow("demo")
+    def demo(wf: Context, value: Any) -> None:
+        gate.pass_through()
+
+    crowd(sharded, registry, monkeypatch)
+    assert held(sharded) == {ASKED}
+    key = sharded.begin("demo", 1)
+    gate.wait_for_arrival()
+    wait_until(lambda: held(sharded) == {TOLD}, what="it wants to be told")
+    gate.open()
+    sharded.wait_for(key, "completed")
 
 
 def test_a_worker_takes_over_from_one_that_has_asked_before(

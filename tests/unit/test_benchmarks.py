@@ -50,7 +50,7 @@ def test_the_cost_of_notifications_is_the_share_that_is_lost() -> None:
     for beside, told in (("", 80), (" beside a worker", 90)):
         figures.add("W8", f"one, 16 clients{beside}", told)
         figures.add("W8", f"one quiet, 16 clients{beside}", 100)
-    found = {
+    found: dict[str, object] = {
         target.what: judged(target, figures)
         for target in TARGETS
         if target.what.startswith("notifications")

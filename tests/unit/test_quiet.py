@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.quiet import AGAIN_S, FEW, MANY, WINDOW_S, Quiet, quiet_key
+from flows.quiet import AGAIN_S, FEW, MANY, MOST_SHARDS, WINDOW_S, Quiet, quiet_key
 
 NOW_S = 0.0
 """From which sums are exact."""
@@ -13,7 +13,11 @@ NOW_S = 0.0
 @pytest.fixture
 def quiet() -> Quiet:
     """Of a worker that is told."""
-    quiet = Quiet()
+    return told(MOST_SHARDS)
+
+
+def told(shards: int) -> Quiet:
+    quiet = Quiet(shards)
     quiet.ended(NOW_S)
     return quiet
 
@@ -41,7 +45,7 @@ def find(quiet: Quiet, runs: int, *, is_full: bool = False) -> bool:
 
 
 def test_it_begins_as_one_that_is_to_be_told() -> None:
-    quiet = Quiet()
+    quiet = Quiet(1)
     assert quiet.should_end(NOW_S + WINDOW_S)
     assert not quiet.is_told
     quiet.ended(NOW_S)
@@ -61,9 +65,18 @@ def test_however_fast_they_come_one_for_each_look_is_no_crowd(quiet: Quiet) -> N
     assert not hear(quiet, 10 * MANY, 10 * MANY)
 
 
+def test_who_has_no_room_to_look_does_not_ask(quiet: Quiet) -> None:
+    assert not hear(quiet, MANY, 0)
+
+
+def test_whoever_has_many_shards_does_not_ask() -> None:
+    assert not hear(told(MOST_SHARDS + 1), MANY, 1)
+
+
 def test_it_is_asked_once_a_window_and_each_counts_by_itself(quiet: Quiet) -> None:
     for _ in range(MANY):
         quiet.told()
+    quiet.looked(1, is_full=False)
     assert not quiet.should_ask(NOW_S + WINDOW_S / 2)
     assert quiet.should_ask(NOW_S + WINDOW_S)
     assert not quiet.should_ask(NOW_S + 2 * WINDOW_S)
@@ -78,6 +91,12 @@ def test_a_crowd_ends_with_a_window_in_which_few_are_found(asked: Quiet) -> None
 
 def test_who_leaves_runs_behind_need_not_be_told_of_more(asked: Quiet) -> None:
     assert not find(asked, 1, is_full=True)
+
+
+def test_who_has_no_room_to_look_any_more_is_told_again(asked: Quiet) -> None:
+    asked.looked(MANY, is_full=True)
+    assert not asked.should_end(NOW_S + WINDOW_S)
+    assert asked.should_end(NOW_S + 2 * WINDOW_S)
 
 
 def test_the_lock_of_another_worker_is_asked_for_again_after_a_while(quiet: Quiet) -> None:
@@ -103,4 +122,4 @@ def test_each_workflow_channel_and_schema_has_locks_of_its_own() -> None:
         quiet_key("flows", "ab", ""),
     }
     assert len(keys) == 4
-    assert all(key % 2 == 0 and -(2**63) <= key < 2**63 - 1 for key in keys)
+    assert all(key % 4 == 0 and -(2**63) <= key < 2**63 - 2 for key in keys)

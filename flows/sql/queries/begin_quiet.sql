@@ -3,5 +3,5 @@
 -- Locks:  the advisory ones, of the session; waits for nobody.
 -- Index:  none.
 SELECT
-    pg_try_advisory_lock(%(quiet)s::bigint),
-    CASE WHEN %(is_told)s::bool THEN pg_advisory_unlock_shared(%(quiet)s::bigint + 1) END
+    pg_try_advisory_lock(%(quiet_key)s::bigint),
+    CASE WHEN %(is_told)s::bool THEN pg_advisory_unlock_shared(%(quiet_key)s::bigint + 1) END

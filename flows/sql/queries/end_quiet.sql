@@ -3,7 +3,7 @@
 -- Locks:  the advisory ones, of the session; waits for nobody.
 -- Index:  none.
 SELECT CASE
-    WHEN NOT pg_try_advisory_lock_shared(%(quiet)s::bigint + 1) THEN false
-    WHEN %(has_asked)s::bool THEN pg_advisory_unlock(%(quiet)s::bigint)
+    WHEN NOT pg_try_advisory_lock_shared(%(quiet_key)s::bigint + 1) THEN false
+    WHEN %(has_asked)s::bool THEN pg_advisory_unlock(%(quiet_key)s::bigint)
     ELSE true
 END

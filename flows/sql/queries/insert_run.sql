@@ -14,11 +14,13 @@ VALUES (
         ELSE 'sleeping'
     END || CASE
         WHEN %(channel)s::text IS NULL THEN ''
-        WHEN pg_try_advisory_lock_shared(%(quiet)s::bigint)
-        THEN left(pg_advisory_unlock_shared(%(quiet)s::bigint)::text, 0)
+        WHEN pg_try_advisory_lock_shared(%(quiet_key)s::bigint)
+        THEN left(pg_advisory_unlock_shared(%(quiet_key)s::bigint)::text, 0)
             || pg_notify(%(channel)s, %(payload)s)::text
-        WHEN pg_try_advisory_lock(%(quiet)s::bigint + 1)
-        THEN left(pg_advisory_unlock(%(quiet)s::bigint + 1)::text, 0)
+        WHEN pg_try_advisory_lock(%(quiet_key)s::bigint + 1)
+            AND pg_advisory_unlock(%(quiet_key)s::bigint + 1)
+            AND pg_try_advisory_xact_lock_shared(%(quiet_key)s::bigint + 2)
+        THEN ''
         ELSE pg_notify(%(channel)s, %(payload)s)::text
     END,
     %(input_json)s::jsonb, %(input_bytes)s, %(codec)s,
