@@ -2,7 +2,7 @@
 
 `FLOWS_TEST_CITUS_DSN` is the DSN of a superuser of the coordinator, in a database where the worker
 nodes were added. Each node must be reachable from here under the name and port that it was added
-with, as the same user. Run the tests in one process: two that make databases at once end each other's.
+with, as the same user. Run the tests in one process: two may fail that set up a cluster at once.
 """
 
 from __future__ import annotations
