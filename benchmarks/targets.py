@@ -58,17 +58,6 @@ ALONE = "flows, concurrency 1"
 BARE_TWO = "bare loop, 2 processes"
 
 
-def _notifying() -> list[Target]:
-    """Return what notifications may cost, where a worker hears them and where nobody does."""
-    return [
-        Target("W8", what, 15, partial(_notification_cost, beside), at_most=True, unit="%")
-        for what, beside in (
-            ("notifications, 16 clients and a worker", " beside a worker"),
-            ("notifications, 16 clients, nobody listens", ""),
-        )
-    ]
-
-
 def _burning(how: str) -> list[Target]:
     """Return the targets of W4 for processes that run as `how` says."""
     one, two = f"flows, 1 processes{how}", f"flows, 2 processes{how}"
@@ -113,7 +102,22 @@ TARGETS = [
     ),
     Target("W8", "beside a bare INSERT", 0.9, _ratio("W8", "one, 1 clients", "bare, 1 clients")),
     Target("W8", "in bulk", 60_000, _median("W8", "bulk, 1 clients"), unit="runs/s"),
-    *_notifying(),
+    Target(
+        "W8",
+        "notifications, 16 clients and a worker",
+        15,
+        partial(_notification_cost, " beside a worker"),
+        at_most=True,
+        unit="%",
+    ),
+    Target(
+        "W8",
+        "notifications, 16 clients, nobody listens",
+        15,
+        partial(_notification_cost, ""),
+        at_most=True,
+        unit="%",
+    ),
     Target(
         "W9",
         "1,000 memos resumed",

@@ -129,7 +129,7 @@ def check_workflow_name(name: object) -> str:
 
 @lru_cache(maxsize=1024)
 def _check_workflow_name(name: str) -> str:
-    # Again with each begin.
+    # Remembered, because each begin asks.
     if not name.strip():
         raise ConfigError("a workflow's name must not be empty")
     if not name.isprintable():

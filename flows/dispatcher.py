@@ -203,11 +203,11 @@ class Dispatcher:
         if channel is not None and (self._is_told or not is_pooled(connection)):
             listen(connection, channel)
             self._quiet = Quiet(len(self.shards))
-            self._may_be_late = True
             self._quiet_key = quiet_key(self._schema, channel, self._workflow_name)
             self._longest_s = self._polling.longest_s
         else:
             # Nobody will tell, so polling is all there is; of a pooler the scheduler warns.
+            self._quiet_key = None
             self._longest_s = self._polling.first_s
 
     def _drain(self, connection: Connection) -> None:
@@ -276,15 +276,16 @@ class Dispatcher:
 
     def _settle_quiet(self, connection: Connection) -> None:
         """Ask for quiet where runs come in crowds, and to be told again when they do not."""
-        now_s, quiet = monotonic(), self._quiet
         if self._quiet_key is None:
             return
+        now_s, quiet = monotonic(), self._quiet
         if quiet.should_end(now_s):
             if self._ask(connection, "end_quiet", has_asked=quiet.has_asked):
                 quiet.ended(now_s)
                 # Nobody has told of what was begun meanwhile, nor will of what commits later.
                 self._turns.suspect_all()
                 self._may_be_late = True
+                self._idle_s = min(self._idle_s, self._longest_idle_s(connection))
         elif quiet.should_ask(now_s):
             is_granted = self._ask(connection, "begin_quiet", is_told=quiet.is_told)
             quiet.asked(now_s, is_granted=is_granted)

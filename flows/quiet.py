@@ -2,7 +2,7 @@
 
 PostgreSQL takes one lock for the whole database from a notification to the end of the commit, so
 transactions that notify commit one after the other. A worker that is told a thousand times a second
-learns nothing from it: it looks every few milliseconds instead, until it has found nothing for a
+learns nothing from it: it looks every few milliseconds instead, until it finds few runs for a
 while. (Network cards and Linux do the same with interrupts: NAPI.)
 
 What workers want stands in advisory locks of each workflow, at which every begin looks:
@@ -15,6 +15,7 @@ What workers want stands in advisory locks of each workflow, at which every begi
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import lru_cache
 
 __all__ = ["LOOK_S", "Quiet", "quiet_key"]
@@ -63,7 +64,8 @@ class Quiet:
         self._may_ask = shards <= MOST_SHARDS
         self.is_told = self.has_asked = False
         self._is_left = False
-        self._window_s = self._again_s = 0.0
+        self._window_s = 0.0
+        self._again_s = math.inf
         self._told = self._looks = self._found = 0
 
     def told(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from functools import partial
@@ -67,18 +68,14 @@ def begin_for(dsn: str, how: str, seconds: float) -> float:
 
 def _many_clients(dsn: str, how: str, seconds: float, clients: int, *, heard: bool) -> float:
     fresh_schema(dsn)
-    if heard:
-        with worker_process(WORKER, dsn, "noop"):
-            return _begin_together(dsn, how, seconds, clients)
-    return _begin_together(dsn, how, seconds, clients)
-
-
-def _begin_together(dsn: str, how: str, seconds: float, clients: int) -> float:
-    if clients == 1:
-        return begin_for(dsn, how, seconds)
-    command = [sys.executable, "-m", "benchmarks.workloads.writing", dsn, how, str(seconds)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(clients)]
-    return sum(float(each.communicate(timeout=120)[0]) for each in running)
+    with worker_process(WORKER, dsn, "noop") if heard else contextlib.nullcontext():
+        if clients == 1:
+            return begin_for(dsn, how, seconds)
+        command = [sys.executable, "-m", "benchmarks.workloads.writing", dsn, how, str(seconds)]
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(clients)
+        ]
+        return sum(float(each.communicate(timeout=120)[0]) for each in running)
 
 
 def w8(bench: Bench) -> None:

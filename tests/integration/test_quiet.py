@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -66,10 +65,6 @@ def other(runs: Runs) -> Iterator[psycopg.Connection[Any]]:
 def held(runs: Runs) -> set[tuple[int, str]]:
     """Return which of the locks of `demo` are held, and how."""
     return {(number, mode) for number, mode in runs.rows(HELD, KEY) if number in {0, 1, 2}}
-
-
-def at_least(found: list[float], count: int) -> bool:
-    return len(found) >= count
 
 
 def ask(connection: psycopg.Connection[Any]) -> None:
@@ -200,8 +195,20 @@ def test_after_the_crowd_it_is_told_again_and_finds_what_commits_only_then(
         monkeypatch.setattr(quiet, "FEW", 1)
         wait_until(lambda: TOLD in held(sharded), what="the worker wants to be told again")
         # Twice as long after each look it would take two hours.
-        wait_until(partial(at_least, looks, len(looks) + 22), what="it goes on looking")
+        enough = len(looks) + 22
+        wait_until(lambda: len(looks) >= enough, what="it goes on looking")
     sharded.wait_for(late, "completed")
+
+
+def test_a_worker_that_comes_after_the_crowd_finds_what_commits_only_then(
+    runs: Runs, registry: Registry, other: psycopg.Connection[Any], looks: list[float]
+) -> None:
+    ask(runs.connection)
+    with other.transaction():
+        late = runs.client.begin_tx(other, "demo", "late")
+        runs.start(registry, **RARELY)
+        wait_until(lambda: TOLD in held(runs) and looks, what="it has looked for the first time")
+    runs.wait_for(late, "completed")
 
 
 def test_who_has_no_room_to_look_does_not_ask_for_quiet(

@@ -47,6 +47,8 @@ def find(quiet: Quiet, runs: int, *, is_full: bool = False) -> bool:
 def test_it_begins_as_one_that_is_to_be_told() -> None:
     quiet = Quiet(1)
     assert quiet.should_end(NOW_S + WINDOW_S)
+    # And goes on to be if that cannot be had at once.
+    assert not quiet.should_ask(NOW_S + WINDOW_S)
     assert not quiet.is_told
     quiet.ended(NOW_S)
     assert quiet.is_told
