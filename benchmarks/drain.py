@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,6 +17,12 @@ __all__ = ["WORKER", "drain"]
 
 WORKER = "benchmarks.worker_app"
 GIVE_UP_S = 240
+_LEFT = """
+    SELECT EXISTS (
+        SELECT FROM flows.runs WHERE workflow_name_shard = ANY(%s)
+        AND status IN ('queued', 'sleeping') AND coalesce(next_wake_at, created_at) <= now()
+    ) OR EXISTS (SELECT FROM flows.runs WHERE worker_id IS NOT NULL)
+"""
 _ELAPSED = """
     SELECT count(*) FILTER (WHERE status = 'completed'),
         extract(epoch FROM max(finished_at) - min(started_at))::float8
@@ -67,19 +74,21 @@ def drain(
             _start(stack, dsn, workflows * processes, concurrency, shards, pinned=pinned)
         client = flows.Client(db_config=config)
         with connection.transaction():
-            for name in workflows:
-                client.begin_many_tx(connection, name, (input for _ in range(runs)))
+            inputs = [input] * runs
+            begun = [client.begin_many_tx(connection, name, inputs) for name in workflows]
         if is_alone:
             connection.execute("VACUUM ANALYZE flows.runs")
             _start(stack, dsn, workflows, concurrency, shards, pinned=pinned)
-        queued = (
-            "SELECT EXISTS (SELECT FROM flows.runs WHERE workflow_name_shard = ANY(%s)"
-            " AND status IN ('queued', 'sleeping')"
-            " AND coalesce(next_wake_at, created_at) <= now())"
-            " OR EXISTS (SELECT FROM flows.runs WHERE worker_id IS NOT NULL)"
-        )
+        # One run by its key: to look for what is queued takes a walk over all that is not.
+        for *_, last in begun:
+            wait_until(
+                partial(_has_ended, connection, client, last),
+                GIVE_UP_S,
+                "the last run to end",
+                every_s=0.1,
+            )
         wait_until(
-            lambda: connection.execute(queued, (names,)).fetchone() == (False,),
+            lambda: connection.execute(_LEFT, (names,)).fetchone() == (False,),
             GIVE_UP_S,
             "the worker to drain the queue",
             every_s=0.1,
@@ -89,6 +98,12 @@ def drain(
     if row[0] != runs * len(workflows):
         raise SystemExit(f"{row[0]} of {runs * len(workflows)} runs completed")
     return float(row[0] / row[1])
+
+
+def _has_ended(
+    connection: psycopg.Connection[Any], client: flows.Client, key: flows.RunKey
+) -> bool:
+    return client.get_run_status_tx(connection, key).status in ("completed", "failed", "cancelled")
 
 
 def _start(
