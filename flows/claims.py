@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from flows import sql
+from flows import round_trip, sql
 from flows.clock import monotonic
 from flows.database import pipeline
 from flows.heads import Heads
@@ -145,9 +145,7 @@ class _Claiming:
         self._heads = heads
         self._run_timeout_s = run_timeout_s
         self._connection = connection
-        self._claim = sql.load("claim_runs", schema)
-        self._next_due = sql.load("read_next_due", schema)
-        self._peek = sql.load("peek_queue", schema)
+        self._schema = schema
         self._prefetch = sql.load("prefetch_memos", schema)
         self._limit = limit
         self._worker_id = worker_id
@@ -162,18 +160,15 @@ class _Claiming:
 
     def peek(self, shards: Sequence[str]) -> list[str]:
         """Return those of the shards that have a due run, in one round trip."""
-        with pipeline(self._connection):
-            answers = [
-                (shard, self._connection.execute(self._peek, {"shard": shard, "now": self._now}))
-                for shard in shards
-            ]
+        looks = [("peek_queue", {"shard": shard, "now": self._now}) for shard in shards]
+        answers = round_trip.execute(self._connection, self._schema, looks)
         due = []
-        for shard, cursor in answers:
-            row = cursor.fetchone()
-            if row is not None and row[0] <= 0:
+        for shard, answer in zip(shards, answers, strict=True):
+            due_s = _first(answer)
+            if due_s is not None and due_s <= 0:
                 due.append(shard)
             else:
-                self.next_due_s[shard] = None if row is None else row[0]
+                self.next_due_s[shard] = due_s
         return due
 
     def take(self, shard: str) -> None:
@@ -187,10 +182,9 @@ class _Claiming:
             "now": self._now,
             "run_timeout_s": self._run_timeout_s,
         }
-        with pipeline(self._connection):
-            # Asked first: a sleep that ends between the two statements is in one of the answers.
-            sleeping = self._connection.execute(self._next_due, values)
-            claimed = self._connection.execute(self._claim, values)
+        # Asked first: a sleep that ends between the two statements is in one of the answers.
+        queries = [("read_next_due", values), ("claim_runs", values)]
+        sleeping, claimed = round_trip.execute(self._connection, self._schema, queries)
         now_s = monotonic()
         rows = claimed.fetchall()
         memos = self._memos(
@@ -217,12 +211,11 @@ class _Claiming:
                 )
             )
         self._heads.claimed(shard, rows[-1][_DUE_S] if rows else None, is_full=not self.wanted)
-        row = sleeping.fetchone()
         if self.wanted and from_s is not None:
             # Behind the head there are no more; now all that is left.
             self.take(shard)
         elif self.wanted:
-            self.next_due_s[shard] = None if row is None else row[0]
+            self.next_due_s[shard] = _first(sleeping)
 
     def _memos(self, shard: str, run_ids: list[str]) -> dict[str, str]:
         # Once they are claimed nobody else adds to them.
@@ -230,6 +223,12 @@ class _Claiming:
             return {}
         values = {"shard": shard, "run_ids": run_ids, "now": self._now}
         return dict(self._connection.execute(self._prefetch, values).fetchall())
+
+
+def _first(answer: round_trip.Answered) -> float | None:
+    """Return the number in an answer of one row at most."""
+    rows = answer.fetchall()
+    return rows[0][0] if rows else None
 
 
 def release_strays(

@@ -16,16 +16,12 @@ Memos of a run are never committed after its outcome: both are in one record, wh
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from itertools import chain
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from flows import plans, sql, writes
+from flows import plans, writes
 from flows.clock import monotonic
-from flows.database import connect, is_lost, is_pooled, is_transient, pipeline
+from flows.database import connect, is_lost, is_pooled, is_transient
 from flows.failures import describe, first_line, storable
 from flows.outages import OutageLog
 from flows.records import Outcome, OutcomeKind, RunRecord
@@ -314,23 +310,9 @@ class Committer:
         connection, schema = self._connected(), self._schema
         plans.renew(connection)
         told = writes.notifications(records, self._channel, self._awaited)
-        statements = chain(writes.statements_for(records), told)
+        statements = [*writes.statements_for(records), *told]
         began_s = monotonic()
-        try:
-            # Not with transaction(), which in a pipeline waits for the answer to its BEGIN.
-            with pipeline(connection):
-                connection.execute("BEGIN", prepare=False)
-                sent = writes.send(connection, schema, statements)
-                connection.execute("COMMIT", prepare=False)
-                looks = [
-                    (query, values["shard"], connection.execute(sql.load(query, schema), values))
-                    for query, values in writes.looks_after(records)
-                ]
-        except BaseException:
-            with contextlib.suppress(psycopg.Error):
-                # A connection that cannot roll back is lost, and the server has rolled back.
-                connection.rollback()
-            raise
+        sent = writes.commit(connection, schema, statements, writes.looks_after(records))
         took_s = monotonic() - began_s
         plans.took(connection, took_s)
         sent.mark_stale()
@@ -341,9 +323,8 @@ class Committer:
             self._logger.warning(
                 "%d outcomes dropped: their runs were taken by another worker", sent.stale
             )
-        for query, shard, cursor in looks:
-            if cursor.rowcount and query == "wake_satisfied":
-                self._on_queued(shard)
+        for shard in sent.woken:
+            self._on_queued(shard)
 
     def _connected(self) -> Connection:
         if self._connection is None:

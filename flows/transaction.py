@@ -21,7 +21,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 
-from flows import direct, fence, plans, sessions, sql, writes
+from flows import direct, fence, plans, sessions, writes
 from flows.clock import monotonic
 from flows.database import is_interruption, pipeline
 from flows.errors import ContextError, DatabaseError
@@ -421,13 +421,10 @@ class AttemptTransaction:
         if not looks:
             return
         with pipeline(connection):
-            cursors = [
-                (query, connection.execute(sql.load(query, self._engine.schema), values))
-                for query, values in looks
-            ]
+            sent = writes.send(connection, self._engine.schema, looks)
             connection.commit()
-        if any(cursor.rowcount and query == "wake_satisfied" for query, cursor in cursors):
-            self._engine.on_queued(self._run.shard)
+        for shard in sent.woken:
+            self._engine.on_queued(shard)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -10,7 +10,7 @@ from collections import defaultdict
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flows import sql
+from flows import round_trip, sql
 from flows.clock import monotonic
 from flows.records import OutcomeKind
 from flows.sql.arrays import (
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from flows.awaited import Awaited
     from flows.payloads import Payload
     from flows.records import Outcome, RandomRecord, RunRecord, StepRecord, WaitRecord
+    from flows.round_trip import Answered
 
 __all__ = [
     "Sent",
     "Statement",
+    "commit",
     "looks_after",
     "notifications",
     "send",
@@ -68,24 +70,33 @@ class Statement(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Statements on their way; what they did is known when the pipeline has ended."""
+    """Statements and their answers, which are there when the pipeline has ended."""
 
-    cursors: list[tuple[psycopg.Cursor[Any], Statement]]
+    answers: list[tuple[Answered, Statement]]
 
     @property
     def stale(self) -> int:
         """How many outcomes were dropped because their claim is stale."""
         return sum(
-            statement.outcomes - cursor.rowcount
-            for cursor, statement in self.cursors
+            statement.outcomes - answer.rowcount
+            for answer, statement in self.answers
             if statement.outcomes
         )
 
+    @property
+    def woken(self) -> list[str]:
+        """The shards where a run was queued because its event is there."""
+        return [
+            statement.values["shard"]
+            for answer, statement in self.answers
+            if statement.query == "wake_satisfied" and answer.rowcount
+        ]
+
     def mark_stale(self) -> None:
         """Mark the records whose random values were dropped because their claim is stale."""
-        for cursor, statement in self.cursors:
+        for answer, statement in self.answers:
             if statement.randoms_of:
-                written = {run_id for (run_id,) in cursor.fetchall()}
+                written = {run_id for (run_id,) in answer.fetchall()}
                 for record in statement.randoms_of:
                     record.is_stale = record.run_id not in written
 
@@ -101,6 +112,27 @@ def send(connection: psycopg.Connection[Any], schema: str, statements: Iterable[
             for statement in statements
         ]
     )
+
+
+def commit(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    statements: Iterable[Statement],
+    looks: Iterable[Statement],
+) -> Sent:
+    """Execute statements in a transaction of their own, and `looks` once that is committed.
+
+    Raises:
+        psycopg.Error: one failed; no transaction is open.
+    """
+    together, after = list(statements), list(looks)
+    answers = round_trip.execute(
+        connection,
+        schema,
+        [(look.query, look.values) for look in after],
+        [(each.query, each.values) for each in together],
+    )
+    return Sent(list(zip(answers, together + after, strict=True)))
 
 
 def notifications(
@@ -129,7 +161,7 @@ def shards_to_look_at(records: Sequence[RunRecord]) -> set[str]:
     }
 
 
-def looks_after(records: Sequence[RunRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
+def looks_after(records: Sequence[RunRecord]) -> Iterator[Statement]:
     """Yield the statements that look, once `records` are committed, at what happened meanwhile.
 
     A publisher saw a run that was going to wait still running, and left it; so did who wanted a
@@ -146,9 +178,11 @@ def looks_after(records: Sequence[RunRecord]) -> Iterator[tuple[str, dict[str, A
         if outcome.kind in _UNFINISHED or outcome.wake_in_s is not None:
             unfinished[record.shard].append(record.run_id)
     for shard, run_ids in sorted(unfinished.items()):
-        yield "cancel_requested", {"shard": shard, "run_ids": run_ids}
+        values = {"shard": shard, "run_ids": UuidArray(run_ids)}
+        yield Statement("cancel_requested", values)
     for shard, run_ids in sorted(waiting.items()):
-        yield "wake_satisfied", {"shard": shard, "run_ids": run_ids}
+        values = {"shard": shard, "run_ids": UuidArray(run_ids)}
+        yield Statement("wake_satisfied", values)
 
 
 def statements_for(records: Sequence[RunRecord]) -> Iterator[Statement]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BEFORE_AND_AFTER = pytest.mark.parametrize("is_sent", [False, True], ids=["before", "after"])
 
-CLAIM = b"claim = r.claim + 1"
+CLAIM = b"\0flows_claim_runs\0"
 STEPS = b'INTO "flows".steps'
 FENCE = b"EXECUTE flows_fence_run"
 COMMIT = b"COMMIT"

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from flows import Context, Registry
+from flows import Context, Registry, round_trip
 from flows.claims import claim_runs
 from flows.database import connect
 from flows.memos import read_memos
@@ -127,8 +127,12 @@ def test_claims_and_commits_keep_their_budget(
     runs: Runs, counter: TrafficCounter, registry: Registry, gates: list[Gate], claims: list[int]
 ) -> None:
     running = start(runs, registry)
-    runs.wait_for(runs.begin("noop", -1), "completed")  # statements are prepared from here on
+    runs.wait_for(runs.begin("noop", -1), "completed")
     wait_until(lambda: claims, what="the dispatcher has claimed")
+    worker = running.worker
+    committer = worker._services.engine.committer  # type: ignore[union-attr]
+    # The only one that was not needed yet.
+    round_trip.prepare(committer._connected(), "flows", ["complete_runs"])
     wait_until(lambda: counter.take("flows dispatcher") == (0, 0), what="nothing is said any more")
     claims.clear()
 
@@ -137,8 +141,6 @@ def test_claims_and_commits_keep_their_budget(
     for gate in gates:
         gate.wait_for_arrival()
     assert claims[0] == CONCURRENCY
-    worker = running.worker
-    committer = worker._services.engine.committer  # type: ignore[union-attr]
     sent = counter.round_trips("flows committer")
     with psycopg.connect(runs.dsn) as holding:
         holding.execute(
