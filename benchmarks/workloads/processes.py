@@ -38,7 +38,7 @@ def w4(bench: Bench) -> None:
     Ours are measured as they are by default, and pinned to a core each. What two bare loops reach
     beside one is the machine's own limit.
     """
-    loops, runs = _loops_of_a_step(), bench.runs(250)
+    loops, runs = _loops_of_a_step(), bench.runs(500)
     for _ in range(bench.repetitions):
         for processes in (1, 2):
             bare = partial(_bare_per_s, loops, runs, processes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -17,10 +18,13 @@ from flows.clock import StopSignal, monotonic
 
 __all__ = ["w11", "w12"]
 
+BACKLOGS = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
 BESIDE_BACKLOG_S = 5.0
+_MISSING = "SELECT %s - count(*) FROM flows.runs WHERE status = 'queued'"
+_USED = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'flows %'"
 _COMPLETED_PER_S = """
 SELECT count(*) / extract(epoch FROM max(finished_at) - min(started_at))::float8
-FROM flows.runs WHERE finished_at IS NOT NULL
+FROM flows.runs WHERE finished_at IS NOT NULL AND started_at >= %s
 """
 _WRITTEN = """
 SELECT (pg_current_wal_insert_lsn() - '0/0')::float8, (
@@ -59,10 +63,15 @@ def _trip_ms(dsn: str, codec: flows.Codec, value: Any, times: int) -> float:
 
 def w12(bench: Bench) -> None:
     """Cost against backlog, shards, workers and workflows; what a run writes; connections."""
-    for _ in range(bench.repetitions):
-        for backlog in (1000, 10_000, 100_000, 1_000_000, 10_000_000):
-            if backlog <= 10_000_000 * bench.scale:
-                measured = partial(_beside_backlog, bench, backlog)
+    with contextlib.ExitStack() as stack:
+        backlogs = [each for each in BACKLOGS if each <= BACKLOGS[-1] * bench.scale]
+        names = {each: f"backlog_{each}" for each in backlogs}
+        dsns = {each: stack.enter_context(database(bench.dsn, names[each])) for each in backlogs}
+        for dsn in dsns.values():
+            fresh_schema(dsn)
+        for _ in range(bench.repetitions):
+            for backlog, dsn in dsns.items():
+                measured = partial(_beside_backlog, bench, dsn, backlog)
                 bench.measure("W12", f"backlog {backlog:,}", measured)
     for shards in (1, 8, 32):
         measured = partial(drain, bench.dsn, bench.runs(20_000), 10, shards=shards)
@@ -75,17 +84,23 @@ def w12(bench: Bench) -> None:
     _written(bench)
 
 
-def _beside_backlog(bench: Bench, backlog: int) -> float:
-    with database(bench.dsn, "backlog") as dsn:
-        fresh_schema(dsn)
-        fill(dsn, {"queued": backlog})
+def _beside_backlog(bench: Bench, dsn: str, backlog: int) -> float:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        fill(dsn, {"queued": _number(connection, _MISSING, backlog)})
+        began = connection.execute("SELECT clock_timestamp()").fetchone()
+        assert began is not None
         with worker_process(WORKER, dsn, "noop", "10"):
             # Nobody looks meanwhile: to count the completed takes a walk over all runs.
             StopSignal().wait(BESIDE_BACKLOG_S)
-            used = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'flows %'"
-            connections = bench.query(dsn, used)
-        bench.measure("W12", "connections of a worker", partial(float, connections), "connections")
-        return bench.query(dsn, _COMPLETED_PER_S)
+            used = _number(connection, _USED)
+        bench.measure("W12", "connections of a worker", partial(float, used), "connections")
+        return float(_number(connection, _COMPLETED_PER_S, *began))
+
+
+def _number(connection: psycopg.Connection[Any], query: str, *values: Any) -> Any:
+    row = connection.execute(query.encode(), values or None).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _written(bench: Bench) -> None:

@@ -14,14 +14,19 @@ from benchmarks.pgbench import hundred_runs_per_transaction, one_transaction_per
 
 __all__ = ["fill", "w1", "w2", "w5", "w6"]
 
+# Ids of version 7 and times in the same order, as clients give them.
 _RUNS = """
 INSERT INTO flows.runs (workflow_name_shard, run_id, workflow_name, status, input_json,
     output_json, next_wake_at, finished_at, created_at, updated_at)
-SELECT 'noop_0', gen_random_uuid(), 'noop', %(status)s, '1', '1',
+SELECT 'noop_0', (
+        lpad(to_hex(floor(1000 * extract(epoch FROM begun_at))::bigint), 12, '0')
+        || '7' || lpad(to_hex(4 * mod(n, 1000)), 3, '0') || '8' || left(md5(random()::text), 15)
+    )::uuid, 'noop', %(status)s, '1', '1',
     CASE WHEN %(status)s = 'sleeping' THEN now() + n * interval '1 second' + interval '1 day' END,
-    CASE WHEN %(status)s = 'completed' THEN now() END,
-    now() - interval '1 day', now() - interval '1 hour'
+    CASE WHEN %(status)s = 'completed' THEN now() END, begun_at,
+    CASE WHEN %(status)s = 'queued' THEN begun_at ELSE now() - interval '1 hour' END
 FROM generate_series(1, %(count)s) AS n
+CROSS JOIN LATERAL (SELECT now() - interval '1 day' + n * interval '1 microsecond') AS t (begun_at)
 """
 _WAITS = """
 INSERT INTO flows.waits (workflow_name_shard, run_id, wait_key, wait_type, event_name)
