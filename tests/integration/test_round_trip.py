@@ -75,7 +75,7 @@ def test_a_transaction_comes_first_and_the_answers_in_order(
     payload, no_bytes, _, left_s = rest[:4]
     assert (found, number, attempts, is_suspect) == (str(run_id), 1, 0, False)
     assert (payload, no_bytes) == (b"1", None)
-    assert left_s == pytest.approx(1.5)
+    assert 0 < left_s <= 1.5
 
 
 def test_nothing_is_nothing(connection: Connection) -> None:
@@ -126,7 +126,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(
 def test_a_session_that_is_lost_is_told_as_such(runs: Runs, connection: Connection) -> None:
     execute(connection, "flows", [say("before")])
     pid = connection.info.backend_pid
-    runs.connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    runs.connection.execute("SELECT pg_terminate_backend(%s::int, 5000)", (pid,))
     for _ in range(2):
         with pytest.raises(psycopg.OperationalError) as error:
             execute(connection, "flows", [], [say("after")])
