@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import psycopg
-    from psycopg.pq.abc import PGresult
 
     from flows.records import RunRecord
     from flows.writes import Statement
@@ -55,12 +54,12 @@ def begin(
         text += _SAVEPOINT
     round_trip.prepare(connection, schema, _QUERIES)
     try:
-        results = _execute(connection, text)
+        results = round_trip.send(connection, text)
     except pg.InvalidSqlStatementName:
-        _execute(connection, b"ROLLBACK")
+        round_trip.send(connection, b"ROLLBACK")
         round_trip.forget(connection)
         round_trip.prepare(connection, schema, _QUERIES)
-        results = _execute(connection, text)
+        results = round_trip.send(connection, text)
     return results[1].ntuples == 1
 
 
@@ -91,8 +90,3 @@ def commit(
     except pg.InvalidSqlStatementName:
         round_trip.forget(connection)
         raise
-
-
-def _execute(connection: psycopg.Connection[Any], text: bytes) -> list[PGresult]:
-    connection.pgconn.send_query(text)
-    return round_trip.answers_to(connection)

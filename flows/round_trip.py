@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import select
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -25,7 +27,7 @@ from flows.database import is_pooled
 from flows.sql.arrays import BinaryArray, JsonbArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -40,6 +42,7 @@ __all__ = [
     "message",
     "name_of",
     "prepare",
+    "send",
 ]
 
 _Connection = psycopg.Connection[Any]
@@ -47,10 +50,13 @@ _Connection = psycopg.Connection[Any]
 Query = tuple[str, "Mapping[str, Any]"]
 """A name in `flows/sql/queries`, and the parameters."""
 
+_TEXTS = (str, int, float, datetime, UUID)
+"""What PostgreSQL reads as Python writes it."""
+
 _OK = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
-_prepared: WeakKeyDictionary[_Connection, set[str]] = WeakKeyDictionary()
-"""What is prepared in a session, as far as is known."""
+_prepared: WeakKeyDictionary[_Connection, dict[str, str]] = WeakKeyDictionary()
+"""What is prepared in a session, as far as is known, and for which schema."""
 
 
 class Answered(Protocol):
@@ -129,6 +135,7 @@ def execute(
     try:
         results = _attempt(connection, schema, queries, sent)
     except pg.InvalidSqlStatementName:
+        # A session forgets all or nothing, so nothing of it was done.
         results = _attempt(connection, schema, queries, sent)
     if together:
         del results[len(together) + 1], results[0]
@@ -173,17 +180,37 @@ def prepare(connection: _Connection, schema: str, queries: Iterable[str]) -> Non
     Raises:
         psycopg.Error: one cannot be.
     """
-    prepared = _prepared.setdefault(connection, set())
+    prepared = _prepared.setdefault(connection, {})
     for query in queries:
-        if query in prepared:
+        if prepared.get(query) == schema:
             continue
-        result = connection.pgconn.prepare(name_of(query), sql.numbered(query, schema)[0])
-        if result.status != ExecStatus.COMMAND_OK:
-            error = _error(result, connection.info.encoding)
-            # One that is there is ours, and was not forgotten.
-            if not isinstance(error, pg.DuplicatePreparedStatement):
-                raise error
-        prepared.add(query)
+        try:
+            _prepare(connection, schema, query)
+        except pg.DuplicatePreparedStatement:
+            # Ours, but it may be what has failed, or for another schema.
+            send(connection, b"DEALLOCATE " + name_of(query))
+            _prepare(connection, schema, query)
+        prepared[query] = schema
+
+
+def _prepare(connection: _Connection, schema: str, query: str) -> None:
+    # Not prepare(), which does not hear of Ctrl-C while it waits.
+    with _closed_by_interrupts(connection):
+        connection.pgconn.send_prepare(name_of(query), sql.numbered(query, schema)[0])
+        answers_to(connection)
+
+
+@contextlib.contextmanager
+def _closed_by_interrupts(connection: _Connection) -> Iterator[None]:
+    """Close a session whose answers are not awaited to the end."""
+    try:
+        yield
+    except psycopg.Error:
+        raise
+    except BaseException:
+        # Ctrl-C, in the thread of process_one(): what was answered nobody knows.
+        connection.close()
+        raise
 
 
 def forget(connection: _Connection) -> None:
@@ -196,6 +223,7 @@ def message(query: str, values: Mapping[str, Any], schema: str, encoding: str) -
 
     Raises:
         psycopg.DataError: one is a text with a NUL, behind which libpq would send nothing.
+        psycopg.ProgrammingError: one is of a type that is not sent.
     """
     _, names = sql.numbered(query, schema)
     parameters = [_parameter(values[name], encoding) for name in names]
@@ -210,6 +238,11 @@ def _parameter(value: Any, encoding: str) -> tuple[bytes | None, Format]:
         return value.encoded(encoding), Format.BINARY
     if isinstance(value, BinaryArray):
         return value.data, Format.BINARY
+    if isinstance(value, bytearray | memoryview):
+        # A codec may return them.
+        return bytes(value), Format.BINARY
+    if not isinstance(value, _TEXTS):
+        raise psycopg.ProgrammingError(f"cannot send a {type(value).__name__}")
     text = str(value)
     if "\0" in text:
         raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
@@ -227,24 +260,30 @@ def exchange(connection: _Connection, messages: Iterable[Message | bytes]) -> li
         psycopg.Error: one failed; the transaction, if any, is open and aborted.
     """
     pgconn = connection.pgconn
-    pgconn.enter_pipeline_mode()
     try:
-        for each in messages:
-            if isinstance(each, bytes):
-                pgconn.send_query_params(each, None)
-            else:
-                pgconn.send_query_prepared(*each)
-        pgconn.pipeline_sync()
-        return answers_to(connection)
-    except psycopg.Error:
-        raise
-    except BaseException:
-        # Ctrl-C, in the thread of process_one(): what was answered nobody knows.
-        connection.close()
-        raise
+        with _closed_by_interrupts(connection):
+            pgconn.enter_pipeline_mode()
+            for each in messages:
+                if isinstance(each, bytes):
+                    pgconn.send_query_params(each, None)
+                else:
+                    pgconn.send_query_prepared(*each)
+            pgconn.pipeline_sync()
+            return answers_to(connection)
     finally:
         if pgconn.status == ConnStatus.OK:
             pgconn.exit_pipeline_mode()
+
+
+def send(connection: _Connection, text: bytes) -> list[PGresult]:
+    """Send a text of one statement or several, and wait for the answers.
+
+    Raises:
+        psycopg.Error: one failed; the transaction, if any, is open and aborted.
+    """
+    with _closed_by_interrupts(connection):
+        connection.pgconn.send_query(text)
+        return answers_to(connection)
 
 
 def answers_to(connection: _Connection) -> list[PGresult]:

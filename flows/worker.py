@@ -236,6 +236,9 @@ class Worker:
             self._is_processing = True
         self._is_stopping = False
         try:
+            if self._services is not None and self._services.connection.closed:
+                # Ctrl-C has ended a claim of which nobody knows whether it was answered.
+                self._shut_down()
             return self._process_one(self._open())
         except psycopg.Error as error:
             if not is_lost(error):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
-from flows import database, round_trip, sql
+from flows import Codec, Context, Registry, database, register_codec, round_trip
+from flows.clock import monotonic
 from flows.round_trip import Query, execute
 from flows.shard import shard_values_for_workflow
+from tests.waiting import wait_for_lock_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,9 +147,101 @@ def test_only_what_a_session_has_not_prepared_yet_is_prepared(runs: Runs) -> Non
         for _ in range(2):
             execute(connection, "flows", [say("one")])
             assert connection.execute(names).fetchall() == [("flows_notify",)]
-        # As after an error, when nobody knows.
+
+
+def test_what_bears_the_name_of_a_statement_and_is_another_is_replaced(
+    runs: Runs, heard: psycopg.Connection
+) -> None:
+    with database.connect(runs.dsn, "test round trip") as connection:
+        connection.execute("PREPARE flows_notify (text, text) AS SELECT 'not ours'")
+        execute(connection, "flows", [say("one")])
+        # As after an error, when nobody knows; and a table may have been altered.
         round_trip.forget(connection)
         execute(connection, "flows", [say("another")])
-        assert connection.execute(names).fetchall() == [("flows_notify",)]
-        prepared = connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
-        assert (sql.numbered("notify", "flows")[0].decode(),) in prepared
+        peek: Query = ("peek_queue", {"shard": SHARD, "now": None})
+        execute(connection, "flows", [peek])
+        with pytest.raises(psycopg.errors.UndefinedTable, match=r"nowhere\.runs"):
+            execute(connection, "nowhere", [peek])
+        execute(connection, "flows", [peek])
+    assert said(heard) == ["one", "another"]
+
+
+def test_what_a_statement_cannot_take_is_refused(connection: Connection) -> None:
+    with pytest.raises(psycopg.ProgrammingError):
+        execute(connection, "flows", [("notify", {"channel": "said", "payload": object()})])
+
+
+class LooseCodec(Codec):
+    """Returns what is nearly bytes."""
+
+    name = "loose"
+    storage = "bytea"
+
+    def encode(self, value: Any) -> Any:
+        data = bytearray(str(value).encode())
+        return memoryview(data) if data.endswith(b"view") else data
+
+    def decode(self, data: bytes, type: Any) -> str:  # noqa: A002
+        return bytes(data).decode()
+
+
+register_codec(LooseCodec())
+
+
+@pytest.mark.parametrize("has_transaction", [False, True])
+@pytest.mark.parametrize("value", ["\xff array", "view"])
+def test_what_is_nearly_bytes_is_stored_as_such(
+    runs: Runs, *, value: str, has_transaction: bool
+) -> None:
+    registry = Registry()
+
+    @registry.workflow("demo", codec=LooseCodec())
+    def demo(wf: Context, given: str) -> str:
+        if has_transaction:
+            wf.tx.execute("SELECT 1")
+        return wf.execute("step/v1", lambda: given) + value
+
+    key = runs.begin(demo, value)
+    runs.execute_due(registry)
+    assert runs.output(key) == value + value
+
+
+@contextlib.contextmanager
+def interrupted(runs: Runs) -> Iterator[None]:
+    """Send Ctrl-C to this thread once somebody waits for the table of runs, which is locked."""
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        wait_for_lock_wait(runs.dsn)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with psycopg.connect(runs.dsn) as holding:
+        holding.execute("LOCK TABLE flows.runs IN ACCESS EXCLUSIVE MODE")
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        interrupting.join()
+
+
+def test_ctrl_c_ends_a_claim_that_waits_and_the_next_one_is_made(runs: Runs) -> None:
+    registry = Registry()
+    registry.workflow("demo")(lambda wf, number: number)
+    worker = runs.worker(registry)
+    assert not worker.process_one()
+    key = runs.begin("demo", 1)
+    with interrupted(runs):
+        worker.process_one()
+    assert worker.process_one()
+    assert runs.output(key) == 1
+    worker.stop()
+
+
+def test_ctrl_c_is_heard_while_a_statement_is_prepared(runs: Runs) -> None:
+    with database.connect(runs.dsn, "test round trip") as connection:
+        connection.execute("SET lock_timeout = '30s'")
+        began_s = monotonic()
+        with interrupted(runs):
+            execute(connection, "flows", [("peek_queue", {"shard": SHARD, "now": None})])
+        assert monotonic() - began_s < 25, "it was heard when the wait had ended"
+        assert connection.closed
