@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -66,6 +67,7 @@ class Postgres:
         """Start it, and wait until it accepts connections."""
         launch = prepare_launch(self.home, self._settings, throwaway=False)
         self._socket_folder = Path(launch.order["socket_folder"])
+        self._kill_orphans()
         # Inherited by all processes of the server, of which some outlive it and hold its memory.
         server_lock = locks.open_owned(self.home / "server", os.O_RDWR)
         wait_until(lambda: _takes(server_lock), what="the old server is gone")
@@ -90,6 +92,19 @@ class Postgres:
         self._process.send_signal(how)
         self._process.wait()
 
+    def _kill_orphans(self) -> None:
+        """Kill what a server that has died has left behind, where the system tells of it.
+
+        They notice by themselves; but a checkpointer was seen to stay when the disk was full.
+        """
+        lock = str((self.home / "server").resolve())
+        for opened in Path("/proc").glob("[0-9]*/fd/*"):
+            pid = int(opened.parts[2])
+            with contextlib.suppress(OSError):
+                # Gone meanwhile, or not ours to look at.
+                if pid != os.getpid() and str(opened.readlink()) == lock:
+                    os.kill(pid, signal.SIGKILL)
+
     def restart(self, how: signal.Signals) -> None:
         """Stop it and start it again."""
         self.stop(how)
@@ -103,6 +118,7 @@ class Postgres:
         """End it, and remove what is ours."""
         if self.is_alive():
             self.stop(IMMEDIATE)
+        self._kill_orphans()
         wait_until(lambda: not locks.is_held(self.home / "server"), what="the server is gone")
         shutil.rmtree(self._socket_folder, ignore_errors=True)
         if self._is_ours:
