@@ -80,9 +80,9 @@ def drain(
             connection.execute("VACUUM ANALYZE flows.runs")
             _start(stack, dsn, workflows, concurrency, shards, pinned=pinned)
         # One run by its key: to look for what is queued takes a walk over all that is not.
-        for *_, last in begun:
+        for keys in begun:
             wait_until(
-                partial(_has_ended, connection, client, last),
+                partial(_has_ended, connection, client, keys[-1]),
                 GIVE_UP_S,
                 "the last run to end",
                 every_s=0.1,

@@ -35,12 +35,10 @@ __all__ = [
     "Answered",
     "Message",
     "Query",
-    "answers_to",
     "exchange",
     "execute",
     "forget",
     "message",
-    "name_of",
     "prepare",
     "send",
 ]
@@ -169,7 +167,7 @@ def _attempt(
         raise
 
 
-def name_of(query: str) -> bytes:
+def _name_of(query: str) -> bytes:
     """Return the name under which a query is prepared."""
     return f"flows_{query}".encode()
 
@@ -188,7 +186,7 @@ def prepare(connection: _Connection, schema: str, queries: Iterable[str]) -> Non
             _prepare(connection, schema, query)
         except pg.DuplicatePreparedStatement:
             # Ours, but it may be what has failed, or for another schema.
-            send(connection, b"DEALLOCATE " + name_of(query))
+            send(connection, b"DEALLOCATE " + _name_of(query))
             _prepare(connection, schema, query)
         prepared[query] = schema
 
@@ -196,8 +194,8 @@ def prepare(connection: _Connection, schema: str, queries: Iterable[str]) -> Non
 def _prepare(connection: _Connection, schema: str, query: str) -> None:
     # Not prepare(), which does not hear of Ctrl-C while it waits.
     with _closed_by_interrupts(connection):
-        connection.pgconn.send_prepare(name_of(query), sql.numbered(query, schema)[0])
-        answers_to(connection)
+        connection.pgconn.send_prepare(_name_of(query), sql.numbered(query, schema)[0])
+        _answers_to(connection)
 
 
 @contextlib.contextmanager
@@ -228,7 +226,7 @@ def message(query: str, values: Mapping[str, Any], schema: str, encoding: str) -
     _, names = sql.numbered(query, schema)
     parameters = [_parameter(values[name], encoding) for name in names]
     sent, formats = zip(*parameters, strict=True)
-    return Message(name_of(query), sent, formats)
+    return Message(_name_of(query), sent, formats)
 
 
 def _parameter(value: Any, encoding: str) -> tuple[bytes | None, Format]:
@@ -269,7 +267,7 @@ def exchange(connection: _Connection, messages: Iterable[Message | bytes]) -> li
                 else:
                     pgconn.send_query_prepared(*each)
             pgconn.pipeline_sync()
-            return answers_to(connection)
+            return _answers_to(connection)
     finally:
         if pgconn.status == ConnStatus.OK:
             pgconn.exit_pipeline_mode()
@@ -283,10 +281,10 @@ def send(connection: _Connection, text: bytes) -> list[PGresult]:
     """
     with _closed_by_interrupts(connection):
         connection.pgconn.send_query(text)
-        return answers_to(connection)
+        return _answers_to(connection)
 
 
-def answers_to(connection: _Connection) -> list[PGresult]:
+def _answers_to(connection: _Connection) -> list[PGresult]:
     """Wait for the answers to what was sent, to the end of the pipeline if it is one.
 
     Raises:
