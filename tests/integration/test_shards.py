@@ -16,6 +16,7 @@ from flows import Context, DBConfig, Registry, RunKey
 from flows.claims import Claimed, claim_runs
 from flows.clock import monotonic
 from flows.database import connect
+from flows.lookahead import MAX_AHEAD
 from flows.shard import shard_values_for_workflow
 from tests.running import Gate, Runs
 from tests.waiting import wait_until
@@ -28,7 +29,7 @@ SHARDS = 4
 HOUR = timedelta(hours=1)
 INSERT = """
     INSERT INTO flows.runs (workflow_name_shard, run_id, workflow_name, status, input_json)
-    VALUES (%s, gen_random_uuid(), 'demo', 'queued', 'null')
+    SELECT %s, gen_random_uuid(), 'demo', 'queued', 'null' FROM generate_series(1, %s)
 """
 
 
@@ -68,6 +69,11 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
     return made
 
 
+def fill(runs: Runs, shard: str, number: int) -> None:
+    """Begin so many runs in one shard, of which nobody tells."""
+    runs.connection.execute(INSERT, (shard, number))
+
+
 def begin_in(runs: Runs, shard: str) -> RunKey:
     """Begin a run in one shard."""
     while True:
@@ -104,14 +110,15 @@ def test_runs_of_every_shard_are_executed(sharded: Runs) -> None:
 
 
 def test_claims_begin_at_another_shard_each_time(sharded: Runs, claims: list[Claim]) -> None:
-    registry, executed, gate = recorder()
+    registry, _, gate = recorder()
     gate.open()
-    sharded.client.begin_many_tx(sharded.connection, "demo", [None] * 40)
-    sharded.start(registry, poll_interval=timedelta(milliseconds=5))
-    wait_until(lambda: len(executed) == 40 and len(claims) >= SHARDS, what="claims went round")
-    assert {claim.shards[0] for claim in claims[:SHARDS]} == set(
-        shard_values_for_workflow("demo", SHARDS)
-    )
+    shards = shard_values_for_workflow("demo", SHARDS)
+    for shard in shards:
+        # More than any claim takes: none comes to a second shard.
+        fill(sharded, shard, registry.get("demo").concurrency + MAX_AHEAD + 1)
+    sharded.start(registry)
+    wait_until(lambda: len(claims) >= SHARDS, what="claims went round")
+    assert [claim.shards[0] for claim in claims[:SHARDS]] == shards
 
 
 def test_process_one_goes_round_the_shards_of_each_workflow(sharded: Runs) -> None:
@@ -132,12 +139,8 @@ def test_process_one_goes_round_the_shards_of_each_workflow(sharded: Runs) -> No
 def test_a_flooded_shard_does_not_starve_the_others(sharded: Runs) -> None:
     registry = Registry()
     executed: list[str] = []
-    insert = """
-        INSERT INTO flows.runs (workflow_name_shard, run_id, workflow_name, status, input_json)
-        SELECT %s, gen_random_uuid(), 'demo', 'queued', 'null' FROM generate_series(1, %s)
-    """
-    for shard, number in (("demo_1", 12), ("demo_3", 1)):
-        sharded.connection.execute(insert, (shard, number))
+    fill(sharded, "demo_1", 12)
+    fill(sharded, "demo_3", 1)
 
     @registry.workflow("demo")
     def demo(wf: Context, inp: Any) -> None:
@@ -163,7 +166,7 @@ def test_the_notified_shard_comes_first(sharded: Runs, claims: list[Claim]) -> N
         with sharded.connection.transaction():
             # Due runs that nobody tells of, in every other shard.
             for shard in set(shards) - {notified}:
-                sharded.connection.execute(INSERT, (shard,))
+                fill(sharded, shard, 1)
             begin_in(sharded, notified)
         wait_until(lambda: executed, what="one is executed")
         for shard in shards:
@@ -202,7 +205,7 @@ def test_a_shard_that_nobody_tells_of_is_polled_while_another_is_flooded(sharded
 
     def begin_and_tell() -> None:
         with psycopg.connect(sharded.dsn, autocommit=True) as connection:
-            connection.cursor().executemany(INSERT, [("demo_1",)] * 2)
+            connection.execute(INSERT, ("demo_1", 2))
             connection.execute("SELECT pg_notify('flows_run_wakeup', 'demo_1')")
 
     @registry.workflow("demo")
@@ -215,7 +218,7 @@ def test_a_shard_that_nobody_tells_of_is_polled_while_another_is_flooded(sharded
     sharded.start(registry)
     begin_and_tell()
     wait_until(lambda: len(executed) > 10, what="the flood has begun")
-    sharded.connection.execute(INSERT, ("demo_2",))
+    fill(sharded, "demo_2", 1)
     wait_until(lambda: "demo_2" in executed, what="the other shard was looked at")
 
 
