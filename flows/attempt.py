@@ -17,6 +17,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from flows import payloads, run_logging, tracing
 from flows.clock import monotonic
 from flows.context import Context
@@ -283,7 +285,7 @@ class Attempt:
             what += f", step {step.key},"
             error.add_note(f"it did not end when it was told to:\n{where}")
             with self._engine.committer.lock:
-                record.steps[step.key] = step._replace(error_text=describe(error))
+                record.steps[step.key] = msgspec.structs.replace(step, error_text=describe(error))
         if isinstance(reason, Cancelled | Overdue):
             outcome = self._ended(reason)
         else:

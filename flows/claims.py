@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from flows import round_trip, sql
 from flows.clock import monotonic
 from flows.database import pipeline
@@ -45,7 +47,7 @@ _IS_FRESH, _IS_HEAVY, _DUE_S = -5, -4, -1
 """Where they are in a row of the answer."""
 
 
-class ClaimedRun(NamedTuple):
+class ClaimedRun(msgspec.Struct, frozen=True, gc=False):
     """A run taken by this worker.
 
     Attributes:

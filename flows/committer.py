@@ -19,6 +19,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from flows import plans, writes
 from flows.clock import monotonic
 from flows.database import connect, is_lost, is_pooled, is_transient
@@ -357,7 +359,7 @@ def _take(record: RunRecord) -> RunRecord:
 def _without_retry(outcome: Outcome, error: Exception) -> Outcome:
     why = f"It is not tried again: its next attempt cannot be recorded: {first_line(error)}"
     text = storable(f"{outcome.error_text or ''}\n\n{why}")
-    return outcome._replace(error_text=text, wake_in_s=None)
+    return msgspec.structs.replace(outcome, error_text=text, wake_in_s=None)
 
 
 def _failed(record: RunRecord, error_text: str) -> RunRecord:

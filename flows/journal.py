@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+import msgspec
 import psycopg
 
 from flows import sql
@@ -205,7 +206,9 @@ class Journal:
             # What the step wrote was refused, as by a deferred constraint, or cannot be sent.
             self._forget_step(step.key)
             self.remember_step(
-                step._replace(is_completed=False, output=NO_PAYLOAD, error_text=describe(error))
+                msgspec.structs.replace(
+                    step, is_completed=False, output=NO_PAYLOAD, error_text=describe(error)
+                )
             )
             raise
 

@@ -1,9 +1,14 @@
-"""Payloads: values as they are stored, each with the name of the codec that wrote it."""
+"""Payloads: values as they are stored, each with the name of the codec that wrote it.
+
+The garbage collector does not count them, as `flows.records` has it.
+"""
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from flows.codecs import codec_named
 from flows.config import DEFAULT_MAX_PAYLOAD
@@ -17,7 +22,7 @@ __all__ = ["DEFAULT_CODEC_NAME", "NO_PAYLOAD", "Payload", "decode", "digest_of",
 DEFAULT_CODEC_NAME = "json"
 
 
-class Payload(NamedTuple):
+class Payload(msgspec.Struct, frozen=True, gc=False):
     """A value in the columns it is stored in.
 
     Attributes:
@@ -33,7 +38,7 @@ class Payload(NamedTuple):
     @property
     def size(self) -> int:
         """How many bytes it takes."""
-        return len(self.json or b"") + len(self.binary or b"")
+        return len(self.json or self.binary or b"")
 
 
 NO_PAYLOAD = Payload(None, None, None)

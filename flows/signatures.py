@@ -99,7 +99,7 @@ def _return_type(target: Any) -> Any:
     Steps are mostly functions within the workflow's, made anew by each attempt: what is remembered
     is the annotation and its module. The function would keep all alive that it has captured.
     """
-    written = inspect.unwrap(target)
+    written = inspect.unwrap(target) if hasattr(target, "__wrapped__") else target
     if isinstance(written, FunctionType):
         annotation = written.__annotations__.get("return", Any)
         if _is_global(annotation, written.__code__.co_freevars):
@@ -113,7 +113,7 @@ def _return_type(target: Any) -> Any:
 def _is_global(annotation: Any, captured: tuple[str, ...]) -> bool:
     """Tell whether an annotation means the same to all functions of its module."""
     if isinstance(annotation, str):
-        return _words(annotation).isdisjoint(captured)
+        return not captured or _words(annotation).isdisjoint(captured)
     try:
         hash(annotation)
     except TypeError:

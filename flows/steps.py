@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from types import CellType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psycopg
 
 from flows import payloads, run_logging, tracing
@@ -21,12 +23,12 @@ from flows.errors import (
 from flows.failures import describe, stack_of
 from flows.payloads import NO_PAYLOAD, Payload
 from flows.records import StepRecord
-from flows.retry import wait_s
+from flows.retry import RetryPolicy, wait_s
 from flows.signatures import step_type
 from flows.suspension import Interrupted, TimeUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from flows.board import Cell
     from flows.details import Details
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from flows.journal import Journal
     from flows.limits import Limits, StepLimit
     from flows.meter import Meter
-    from flows.retry import RetryPolicy
     from flows.tracing import TracedSpan
 
 __all__ = ["NO_INPUT", "StepRunner"]
@@ -47,7 +48,7 @@ class _NoInput:
 NO_INPUT = _NoInput()
 
 
-class _Call(NamedTuple):
+class _Call(msgspec.Struct, frozen=True):
     key: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]

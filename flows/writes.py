@@ -272,9 +272,10 @@ def _values_of_one(record: RunRecord, output: Payload) -> dict[str, Any]:
 
 
 def _memo_statements(shard: str, records: list[RunRecord]) -> Iterator[Statement]:
-    steps = [(record, step) for record in records for step in record.steps.values()]
+    steps = [step for record in records for step in record.steps.values()]
+    owners = [record for record in records for _ in record.steps]
     for part in _parts(steps):
-        yield Statement("write_steps", _step_values(shard, part))
+        yield Statement("write_steps", _step_values(shard, owners[part], steps[part]))
     waits = [(record, wait) for record in records for wait in record.waits.values()]
     if waits:
         yield Statement("write_waits", _wait_values(shard, waits))
@@ -287,26 +288,19 @@ def _memo_statements(shard: str, records: list[RunRecord]) -> Iterator[Statement
         )
 
 
-def _parts(
-    steps: list[tuple[RunRecord, StepRecord]],
-) -> Iterator[list[tuple[RunRecord, StepRecord]]]:
-    """Yield the steps in parts of a bounded size: a message of the protocol has 1 GB at most."""
-    payloads = [payload for _, step in steps for payload in (step.input, step.output)]
-    if sum(map(len, filter(None, chain.from_iterable(payloads)))) <= MAX_STATEMENT_BYTES:
-        # Nearly always; the names of codecs are counted too.
+def _parts(steps: list[StepRecord]) -> Iterator[slice]:
+    """Yield parts of the steps, of a bounded size: a message of the protocol has 1 GB at most."""
+    if sum(step.size for step in steps) <= MAX_STATEMENT_BYTES:  # nearly always
         if steps:
-            yield steps
+            yield slice(len(steps))
         return
-    part: list[tuple[RunRecord, StepRecord]] = []
-    size = 0
-    for record, step in steps:
+    first = size = 0
+    for index, step in enumerate(steps):
         size += step.size
-        if part and size > MAX_STATEMENT_BYTES:
-            yield part
-            part, size = [], step.size
-        part.append((record, step))
-    if part:
-        yield part
+        if index > first and size > MAX_STATEMENT_BYTES:
+            yield slice(first, index)
+            first, size = index, step.size
+    yield slice(first, len(steps))
 
 
 def _identify(shard: str, records: Sequence[RunRecord]) -> dict[str, Any]:
@@ -318,29 +312,27 @@ def _identify(shard: str, records: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _step_values(shard: str, steps: list[tuple[RunRecord, StepRecord]]) -> dict[str, Any]:
-    # By columns: there may be a thousand rows, and the committer's thread has them all.
-    records, memos = zip(*steps, strict=True)
-    keys, are_completed, inputs, outputs, digests, errors, *figures = zip(*memos, strict=True)
-    attempts, seconds, ended_s, places = figures
-    input_json, input_bytes, codecs = zip(*inputs, strict=True)
-    output_json, output_bytes, _ = zip(*outputs, strict=True)
+def _step_values(shard: str, records: list[RunRecord], steps: list[StepRecord]) -> dict[str, Any]:
+    # By columns, and without a tuple or an iterator for each row: of thousands of these, which are
+    # there at once, the garbage collector would look at every object of the process.
+    inputs = [step.input for step in steps]
+    outputs = [step.output for step in steps]
     now_s = monotonic()
     return {
         **_identify(shard, records),
-        "keys": TextArray(keys),
-        "statuses": TextArray([_STATUS_OF_STEP[is_completed] for is_completed in are_completed]),
-        "input_json": JsonbArray(input_json),
-        "input_bytes": ByteaArray(input_bytes),
-        "output_json": JsonbArray(output_json),
-        "output_bytes": ByteaArray(output_bytes),
-        "codecs": TextArray(codecs),
-        "input_digests": ByteaArray(digests),
-        "error_texts": TextArray(errors),
-        "attempts": Int8Array(attempts),
-        "seconds": Float8Array(seconds),
-        "ages": Float8Array([now_s - each_s for each_s in ended_s]),
-        "places": Int8Array(places),
+        "keys": TextArray([step.key for step in steps]),
+        "statuses": TextArray([_STATUS_OF_STEP[step.is_completed] for step in steps]),
+        "input_json": JsonbArray([payload.json for payload in inputs]),
+        "input_bytes": ByteaArray([payload.binary for payload in inputs]),
+        "output_json": JsonbArray([payload.json for payload in outputs]),
+        "output_bytes": ByteaArray([payload.binary for payload in outputs]),
+        "codecs": TextArray([payload.codec for payload in inputs]),
+        "input_digests": ByteaArray([step.input_digest for step in steps]),
+        "error_texts": TextArray([step.error_text for step in steps]),
+        "attempts": Int8Array([step.attempts for step in steps]),
+        "seconds": Float8Array([step.seconds for step in steps]),
+        "ages": Float8Array([now_s - step.ended_s for step in steps]),
+        "places": Int8Array([step.place for step in steps]),
     }
 
 
