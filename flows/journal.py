@@ -131,11 +131,11 @@ class Journal:
             wait.type, wait.is_satisfied, None, wait.payload, wait.event_name
         )
         if self.transaction.is_open:
-            self.transaction.record.waits[wait.key] = wait
+            self.transaction.record.add_wait(wait)
             return
         committer = self._engine.committer
         with committer.lock:
-            self.record.waits[wait.key] = wait
+            self.record.add_wait(wait)
             if wait.is_satisfied:
                 # An open one must not be seen before its run has yielded.
                 committer.remember(self.record)
@@ -149,7 +149,7 @@ class Journal:
         """
         committer = self._engine.committer
         with committer.lock:
-            self.record.randoms[value.key] = value
+            self.record.add_random(value)
             committer.remember(self.record)
         # The transaction may hold the pooler's last session, which the committer needs for this.
         holds_session = self.transaction.is_open and self._engine.is_pooled

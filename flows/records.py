@@ -8,7 +8,10 @@ fifth of the worker's time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -22,6 +25,10 @@ __all__ = [
     "StepRecord",
     "WaitRecord",
 ]
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""What most runs have of waits and random values: a dictionary of its own for each would cost."""
 
 
 class StepRecord(msgspec.Struct, frozen=True, gc=False):
@@ -130,13 +137,21 @@ class RunRecord(msgspec.Struct, eq=False):
     run_id: str
     claim: int
     steps: dict[str, StepRecord] = {}
-    waits: dict[str, WaitRecord] = {}
-    randoms: dict[str, RandomRecord] = {}
+    waits: Mapping[str, WaitRecord] = _NOTHING
+    randoms: Mapping[str, RandomRecord] = _NOTHING
     outcome: Outcome | None = None
     refused: Exception | None = None
     is_stale: bool = False
     size: int = 0
     took_s: float = 0.0
+
+    def add_wait(self, wait: WaitRecord) -> None:
+        """Add a sleep or a wait, in the place of one with its key."""
+        self.waits = {**self.waits, wait.key: wait}
+
+    def add_random(self, value: RandomRecord) -> None:
+        """Add a random value."""
+        self.randoms = {**self.randoms, value.key: value}
 
     def take(self) -> RunRecord:
         """Return all that is to be written now, leaving none of it here.
@@ -144,23 +159,23 @@ class RunRecord(msgspec.Struct, eq=False):
         An open sleep or wait stays until its outcome is here too. Written before, it would have
         no instant to end at, and a crash in between would make the sleep seem over.
         """
-        taken = RunRecord(self.shard, self.run_id, self.claim)
-        if self.steps:
-            taken.steps, self.steps = self.steps, taken.steps
-        if self.waits:
-            self._take_waits(taken)
-        if self.randoms:
-            taken.randoms, self.randoms = self.randoms, taken.randoms
-        taken.outcome, self.outcome = self.outcome, None
-        taken.size, self.size = self.size, 0
-        taken.took_s = self.took_s
+        taken = RunRecord(
+            self.shard,
+            self.run_id,
+            self.claim,
+            steps=self.steps,
+            waits=self.waits,
+            randoms=self.randoms,
+            outcome=self.outcome,
+            size=self.size,
+            took_s=self.took_s,
+        )
+        self.steps, self.waits, self.randoms = {}, _NOTHING, _NOTHING
+        self.outcome, self.size = None, 0
+        if taken.waits and taken.outcome is None:
+            self.waits = {key: wait for key, wait in taken.waits.items() if not wait.is_satisfied}
+            taken.waits = {key: wait for key, wait in taken.waits.items() if wait.is_satisfied}
         return taken
-
-    def _take_waits(self, taken: RunRecord) -> None:
-        waits, self.waits = self.waits, {}
-        for key, wait in waits.items():
-            is_kept = self.outcome is None and not wait.is_satisfied
-            (self if is_kept else taken).waits[key] = wait
 
     @property
     def is_empty(self) -> bool:

@@ -407,8 +407,8 @@ class AttemptTransaction:
         """Leave to the committer what stays true although the transaction is undone."""
         with self._engine.committer.lock:
             self._run.steps.update(record.steps)
-            self._run.waits.update(record.waits)
-            self._run.randoms.update(record.randoms)
+            self._run.waits = {**self._run.waits, **record.waits}
+            self._run.randoms = {**self._run.randoms, **record.randoms}
 
     def _undo_steps_since(self, kept: dict[str, StepRecord]) -> None:
         for key, step in list(self.record.steps.items()):

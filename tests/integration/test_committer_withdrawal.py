@@ -40,7 +40,7 @@ def test_a_committer_whose_only_record_is_withdrawn_goes_on(
         committer.start()
         try:
             with committer.lock:
-                record.randoms["r"] = RandomRecord("r", "uint64", None, 1)
+                record.add_random(RandomRecord("r", "uint64", None, 1))
                 committer.remember(record)
             assert lingers.wait(timeout=DEADLINE_S)
             assert committer.withdraw(record).randoms

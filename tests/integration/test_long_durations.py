@@ -69,7 +69,7 @@ def test_a_failure_whose_retry_cannot_be_recorded_is_final_and_keeps_its_memos(
     key = runs.begin("demo")
     runs.connection.execute("UPDATE flows.runs SET status = 'running', claim = 1")
     record = RunRecord(key.workflow_name_shard, str(key.run_id), 1)
-    record.waits["nap/v1"] = WaitRecord("nap/v1", "sleep", None, is_satisfied=True)
+    record.add_wait(WaitRecord("nap/v1", "sleep", None, is_satisfied=True))
     failures: list[BaseException] = []
     committer = Committer(
         runs.dsn, "flows", logging.getLogger("flows"), print, failures.append, None

@@ -48,8 +48,8 @@ def memo_record(key: RunKey, claim: int) -> RunRecord:
     record = RunRecord(key.workflow_name_shard, str(key.run_id), claim)
     value = Payload(str(claim).encode(), None, None)
     record.steps["a"] = StepRecord("a", True, value, value, b"digest", None, 1, 0.1, 0.0)
-    record.waits["b"] = WaitRecord("b", "event", "E", is_satisfied=True, payload=value)
-    record.randoms["c"] = RandomRecord("c", "uint64", None, claim)
+    record.add_wait(WaitRecord("b", "event", "E", is_satisfied=True, payload=value))
+    record.add_random(RandomRecord("c", "uint64", None, claim))
     return record
 
 

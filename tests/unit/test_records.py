@@ -15,8 +15,8 @@ SLEEPING = Outcome(OutcomeKind.SLEEPING, wake_in_s=1.0)
 def record() -> RunRecord:
     record = RunRecord("demo_0", "0190f0b1-2c3d-7e4f-8a5b-6c7d8e9f0a1b", claim=3)
     record.steps["trace"] = STEP
-    record.waits["number"] = OVER
-    record.randoms["salt"] = RANDOM
+    record.add_wait(OVER)
+    record.add_random(RANDOM)
     return record
 
 
@@ -34,7 +34,7 @@ def test_memos_are_taken_once() -> None:
 
 def test_a_sleep_is_not_written_before_its_run_sleeps() -> None:
     left = record()
-    left.waits["cooldown"] = OPEN
+    left.add_wait(OPEN)
     before = left.take()
     assert before.waits == {"number": OVER}
     left.outcome = SLEEPING
