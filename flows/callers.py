@@ -62,9 +62,9 @@ def execute(operation: Operation[T], tx: Any, schema: str) -> T:
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # of a generator that returns T
     with _cursor(tx) as cursor:
-        cursor.row_factory = tuple_row
         while True:
-            _prepare(cursor, statement.values)
+            if statement.has_arrays:
+                arrays.register(cursor.adapters)
             try:
                 cursor.execute(sql.load(statement.name, schema), statement.values)
                 statement = operation.send(cursor.fetchall() if statement.is_read else [])
@@ -89,7 +89,8 @@ async def execute_async(operation: Operation[T], tx: Any, schema: str) -> T:
     async with psycopg.AsyncCursor(connection) as cursor:
         cursor.row_factory = tuple_row
         while True:
-            _prepare(cursor, statement.values)
+            if statement.has_arrays:
+                arrays.register(cursor.adapters)
             try:
                 await cursor.execute(sql.load(statement.name, schema), statement.values)
                 rows = await cursor.fetchall() if statement.is_read else []
@@ -104,14 +105,6 @@ def _no_tables(schema: str) -> SchemaError:
     return SchemaError(f"schema {schema!r} has no flows tables; run: flows migrate")
 
 
-def _prepare(cursor: Any, values: dict[str, Any]) -> None:
-    """Teach a cursor our arrays: the connection may have been opened before they were known."""
-    for value in values.values():
-        if isinstance(value, arrays.BinaryArray):
-            arrays.register(cursor.adapters)
-            return
-
-
 def _cursor(tx: Any) -> Any:
     """Return a cursor of our own, whatever the caller's connection makes of rows."""
     if not isinstance(tx, psycopg.Connection):
@@ -119,10 +112,12 @@ def _cursor(tx: Any) -> Any:
         if found is None:
             if isinstance(tx, psycopg.AsyncConnection) or not hasattr(tx, "cursor"):
                 raise _refusal(tx)
-            return tx.cursor()  # of wf.tx
+            cursor = tx.cursor()  # of wf.tx
+            cursor.row_factory = tuple_row
+            return cursor
         tx = _checked(found, psycopg.Connection, tx)
     # Not always its own kind of cursor, which may want other placeholders than ours.
-    return psycopg.Cursor(tx)
+    return psycopg.Cursor(tx, row_factory=tuple_row)
 
 
 def _connection_of_sqlalchemy(tx: Any) -> Any:

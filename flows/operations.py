@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flows.config import DBConfig
     from flows.payloads import Payload
 
-__all__ = ["Operation", "Operations", "Rows", "Settings", "Statement", "naming", "route", "text"]
+__all__ = ["Operation", "Operations", "Rows", "Settings", "Statement", "name_of", "route", "text"]
 
 T = TypeVar("T")
 
@@ -39,11 +39,14 @@ class Statement(NamedTuple):
         name: of its file in flows/sql/queries.
         values: its parameters.
         is_read: whether the operation needs its rows; without, it may travel with the next.
+        has_arrays: whether parameters are arrays of `flows.sql.arrays`, which a connection that
+            was opened earlier does not know.
     """
 
     name: str
     values: dict[str, Any]
     is_read: bool = True
+    has_arrays: bool = False
 
 
 Rows = list[tuple[Any, ...]]
@@ -67,32 +70,24 @@ class Operations:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def _encoder(self, workflow: Any) -> tuple[str, Callable[[Any], Payload]]:
-        """Return a workflow's name and how its inputs are encoded."""
-        if isinstance(workflow, Workflow):
-            types = workflow.types
-
-            def encode(value: Any) -> Payload:
-                payload = workflow.encode(value)
-                if types.takes_input and types.input is not Any:
-                    _check_fit(workflow.name, payload, types.input)
-                return payload
-
-            return workflow.name, naming(f"the input of workflow {workflow.name!r}", encode)
-        name = workflow if isinstance(workflow, str) else getattr(workflow, "name", None)
-        if name is None:
-            raise ConfigError(f"{workflow!r} is no workflow: give its handle, object or name")
-        return name, naming(f"the input of workflow {check_workflow_name(name)!r}", self._encode)
+    def _encode_input(self, workflow: Any, value: Any) -> Payload:
+        """Return an input as it is stored: a handle brings its codec and its annotation."""
+        is_handle = isinstance(workflow, Workflow)
+        try:
+            return _fitting(workflow, value) if is_handle else self._encode(value)
+        except PayloadError as error:
+            error.of = error.of or f"the input of workflow {name_of(workflow)!r}"
+            raise
 
     def _encode(self, value: Any) -> Payload:
         return payloads.encode(self._settings.codec, value, self._settings.max_payload)
 
     def _new_key(self, workflow_name: str, chosen_by: str | None = None) -> RunKey:
         """Return the key of a new run; its shard is chosen by its id, or by another text."""
-        run_id = uuid7()
-        chosen_by = chosen_by or str(run_id)
-        shard = shard_for_run(workflow_name, chosen_by, self._settings.config.shard_count)
-        return RunKey(shard, RunID(run_id))
+        run_id, shards = uuid7(), self._settings.config.shard_count
+        if chosen_by is None and shards > 1:
+            chosen_by = str(run_id)
+        return RunKey(shard_for_run(workflow_name, chosen_by or "", shards), RunID(run_id))
 
     def _time(self) -> datetime | None:
         """Return the time that tests have set, None for the database's."""
@@ -132,25 +127,30 @@ class Operations:
         return rows[0] if rows else None
 
 
-def naming(of: str, encode: Callable[[Any], Payload]) -> Callable[[Any], Payload]:
-    """Return `encode`, with errors that say of which value they are."""
+def name_of(workflow: Any) -> str:
+    """Return the name of a workflow that was given as its handle, object or name.
 
-    def encode_named(value: Any) -> Payload:
+    Raises:
+        ConfigError: it is none, or has no valid name.
+    """
+    if isinstance(workflow, Workflow):
+        return workflow.name
+    name = workflow if isinstance(workflow, str) else getattr(workflow, "name", None)
+    if name is None:
+        raise ConfigError(f"{workflow!r} is no workflow: give its handle, object or name")
+    return check_workflow_name(name)
+
+
+def _fitting(workflow: Workflow[Any, Any], value: Any) -> Payload:
+    payload, types = workflow.encode(value), workflow.types
+    if types.takes_input and types.input is not Any:
         try:
-            return encode(value)
-        except PayloadError as error:
-            error.of = error.of or of
+            payloads.decode(payload, types.input)
+        except DecodeError as error:
+            takes = f"workflow {workflow.name!r} takes {error.type_name}"
+            error.of = f"{takes}, and the input does not fit"
             raise
-
-    return encode_named
-
-
-def _check_fit(workflow_name: str, payload: Payload, kind: Any) -> None:
-    try:
-        payloads.decode(payload, kind)
-    except DecodeError as error:
-        error.of = f"workflow {workflow_name!r} takes {error.type_name}, and the input does not fit"
-        raise
+    return payload
 
 
 def route(key: RunKey) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flows import payloads, tracing
 from flows.awaited import ASKING
 from flows.config import why_no_key
-from flows.errors import ConfigError, RunStateError, UnknownRunError
+from flows.errors import ConfigError, PayloadError, RunStateError, UnknownRunError
 from flows.ids import RunID, RunKey
-from flows.operations import Operation, Operations, Statement, naming, route, text
+from flows.operations import Operation, Operations, Statement, name_of, route, text
 from flows.payloads import Payload
 from flows.run_options import BeginManyOptions, row_values
 from flows.sql import arrays
@@ -62,11 +62,11 @@ class RunOperations(Operations):
         **options: Unpack[BeginManyOptions],
     ) -> Operation[RunKey]:
         """Begin a run, or find the one that was begun with the same idempotency key."""
-        name, encode = self._encoder(workflow)
+        name = name_of(workflow)
         chosen = row_values(**options) if options else None
         if idempotency_key is not None and (fault := why_no_key(idempotency_key)) is not None:
             raise ConfigError(f"an idempotency key {fault}")
-        payload = encode(input)
+        payload = self._encode_input(workflow, input)
         # The same key leads to the same shard, within which there is one such run.
         key = self._new_key(name, idempotency_key)
         now = self._time()
@@ -107,9 +107,9 @@ class RunOperations(Operations):
         self, workflow: Any, inputs: Iterable[Any], **options: Unpack[BeginManyOptions]
     ) -> Operation[list[RunKey]]:
         """Begin a run for each input, in few statements."""
-        name, encode = self._encoder(workflow)
+        name = name_of(workflow)
         chosen = row_values(**options)
-        encoded = [encode(value) for value in inputs]
+        encoded = [self._encode_input(workflow, value) for value in inputs]
         keys = [self._new_key(name) for _ in encoded]
         by_shard: dict[str, list[int]] = {}
         for index, key in enumerate(keys):
@@ -119,7 +119,7 @@ class RunOperations(Operations):
             for part in _parts(indexes, encoded):
                 rows = _arrays([keys[index] for index in part], [encoded[index] for index in part])
                 values = {"shard": shard, "workflow_name": name, "now": now, **chosen, **rows}
-                yield Statement("insert_runs", values, is_read=False)
+                yield Statement("insert_runs", values, is_read=False, has_arrays=True)
             # One that names a run has the worker look at deadlines.
             is_plain = options.get("deadline") is None
             yield from self._notify(shard if is_plain else str(keys[indexes[0]]))
@@ -133,7 +133,11 @@ class RunOperations(Operations):
         fault = why_no_key(event_name)
         if fault is not None:
             raise ConfigError(f"an event's name {fault}")
-        encoded = naming(f"the payload of event {event_name!r}", self._encode)(payload)
+        try:
+            encoded = self._encode(payload)
+        except PayloadError as error:
+            error.of = f"the payload of event {event_name!r}"
+            raise
         values = {
             **route(key),
             "event_name": event_name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from flows.config import SCHEDULE_REFRESH, why_no_key
 from flows.errors import ConfigError, UnknownScheduleError
-from flows.operations import Operation, Operations, Statement, route, text
+from flows.operations import Operation, Operations, Statement, name_of, route, text
 from flows.run_options import row_values
 from flows.schedules import (
     CatchUp,
@@ -69,8 +69,8 @@ class ScheduleOperations(Operations):
         **choices: Unpack[TickChoices],
     ) -> Operation[RunKey | None]:
         """Create a schedule, or replace the one of that id."""
-        name, encode = self._encoder(workflow)
-        payload = encode(input)
+        name = name_of(workflow)
+        payload = self._encode_input(workflow, input)
         options = ScheduleOptions(**choices)
         schedule_id = _check_id(name if schedule_id is None else schedule_id)
         key = self._new_key(name) if run_now else None

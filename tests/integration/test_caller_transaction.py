@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,11 +14,32 @@ from psycopg.rows import class_row, dict_row, namedtuple_row, scalar_row
 
 from flows import Client, Context, Registry, RunID, RunKey
 from flows.errors import FlowsError, RunStateError, UnknownRunError
+from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.running import Runs
+
+# An application that has used its connection before it imports flows.
+EARLY = """
+import sys, psycopg
+with psycopg.connect(sys.argv[1]) as connection:
+    connection.execute("SELECT 1")
+    assert "flows" not in sys.modules
+    from flows import Client
+    Client().begin_many_tx(connection, "echo", [1, 2, 3])
+"""
+EARLY_ASYNC = """
+import asyncio, sys, psycopg
+async def begin():
+    async with await psycopg.AsyncConnection.connect(sys.argv[1]) as connection:
+        await connection.execute("SELECT 1")
+        assert "flows" not in sys.modules
+        from flows import AsyncClient
+        await AsyncClient().begin_many_tx(connection, "echo", [1, 2, 3])
+asyncio.run(begin())
+"""
 
 client = Client()
 registry = Registry()
@@ -158,6 +181,14 @@ def test_an_object_with_a_compatible_cursor_will_do(tx: psycopg.Connection[Any])
             return tx.cursor()
 
     use_every_method(Session())
+
+
+@pytest.mark.parametrize("program", [EARLY, EARLY_ASYNC], ids=["threads", "asyncio"])
+def test_a_connection_may_be_older_than_the_import_of_flows(program: str, runs: Runs) -> None:
+    command = [sys.executable, "-c", program, runs.dsn]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    assert runs.rows("SELECT count(*) FROM flows.runs") == [(3,)]
 
 
 def test_a_run_and_business_rows_stand_or_fall_together(
