@@ -52,7 +52,7 @@ class Journal:
         self._run = run
         self._commit = commit
         self.input = run.input
-        self.memos = Memos()
+        self.memos: Memos
         self.record = RunRecord(run.shard, run.run_id, run.claim)
         self.transaction = AttemptTransaction(engine, self.record, self.suspend, self._forget_step)
         self.suspension: Suspend | None = None

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import binascii
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from flows import sql
 from flows.payloads import Payload
+from flows.places import MemoKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psycopg
-
-    from flows.places import MemoKind
 
 __all__ = ["Memos", "WaitMemo", "read_heavy", "read_memos"]
 
@@ -40,8 +38,7 @@ class WaitMemo(NamedTuple):
     event_name: str | None = None
 
 
-@dataclass(slots=True)
-class Memos:
+class Memos(msgspec.Struct):
     """Everything that earlier attempts of a run have memoized, by key.
 
     Attributes:
@@ -55,13 +52,13 @@ class Memos:
         is_cancelled: whether somebody had asked for the run to be cancelled.
     """
 
-    steps: dict[str, Payload] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    waits: dict[str, WaitMemo] = field(default_factory=dict)
-    events: dict[str, Payload] = field(default_factory=dict)
-    uuids: dict[str, str] = field(default_factory=dict)
-    uint64s: dict[str, int] = field(default_factory=dict)
-    places: dict[tuple[MemoKind, str], int] = field(default_factory=dict)
+    steps: dict[str, Payload] = {}
+    digests: dict[str, str] = {}
+    waits: dict[str, WaitMemo] = {}
+    events: dict[str, Payload] = {}
+    uuids: dict[str, str] = {}
+    uint64s: dict[str, int] = {}
+    places: dict[tuple[MemoKind, str], int] = {}
     is_cancelled: bool = False
 
     def put(self, kind: MemoKind, key: str, place: int | None) -> None:

@@ -313,8 +313,8 @@ def _identify(shard: str, records: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def _step_values(shard: str, records: list[RunRecord], steps: list[StepRecord]) -> dict[str, Any]:
-    # By columns, and without a tuple or an iterator for each row: of thousands of these, which are
-    # there at once, the garbage collector would look at every object of the process.
+    # By columns, without a tuple or an iterator for each row: thousands of these at once would have
+    # the garbage collector look at every object of the process.
     inputs = [step.input for step in steps]
     outputs = [step.output for step in steps]
     now_s = monotonic()
