@@ -1,12 +1,35 @@
-"""Statements for what attempts left behind: none is larger than a message of the protocol."""
+"""Statements for what attempts left behind: none is too large, and they leave little garbage."""
 
 from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flows.payloads import NO_PAYLOAD, Payload
-from flows.records import RunRecord, StepRecord
+from flows.records import Outcome, OutcomeKind, RunRecord, StepRecord
 from flows.writes import statements_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RUNS = 500
+STEPS = 5
+
+
+def counted(make: Callable[[], Any]) -> int:
+    """Return how many objects the garbage collector has counted while they were made and kept."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = gc.get_count()[0]
+        kept = make()
+        after = gc.get_count()[0]
+    finally:
+        gc.enable()
+    assert kept
+    return after - before
 
 
 def record_with(*sizes: int) -> RunRecord:
@@ -38,3 +61,23 @@ def test_memos_of_a_run_go_out_in_statements_of_a_bounded_size(
     # The binary array: dimensions, null flag, element type, length.
     counts = [int.from_bytes(each.values["claims"].data[12:16]) for each in statements]
     assert counts == parts
+
+
+def test_the_collector_counts_a_record_and_its_dictionary_and_no_memo() -> None:
+    def make() -> list[RunRecord]:
+        records = [record_with(*[10] * STEPS) for _ in range(RUNS)]
+        for record in records:
+            record.outcome = Outcome(OutcomeKind.COMPLETED, output=Payload(b"1", None, None))
+        return records
+
+    assert counted(make) < 3 * RUNS
+
+
+def test_the_collector_counts_no_row_of_a_statement() -> None:
+    records = [record_with(*[10] * STEPS) for _ in range(RUNS)]
+    assert counted(lambda: list(statements_for(records))) < RUNS
+
+
+def test_the_collector_counts_what_is_taken_once() -> None:
+    records = [record_with(*[10] * STEPS) for _ in range(RUNS)]
+    assert counted(lambda: [record.take() for record in records]) < 3 * RUNS
