@@ -363,6 +363,7 @@ def _without_retry(outcome: Outcome, error: Exception) -> Outcome:
 
 
 def _failed(record: RunRecord, error_text: str) -> RunRecord:
-    failed = RunRecord(record.shard, record.run_id, record.claim)
+    # What it took of the memory that may wait is given back with it.
+    failed = RunRecord(record.shard, record.run_id, record.claim, size=record.size)
     failed.outcome = Outcome(OutcomeKind.FAILED, error_text=error_text)
     return failed

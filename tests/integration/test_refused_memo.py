@@ -67,6 +67,9 @@ def test_a_memo_that_is_refused_after_its_attempt_has_ended_fails_the_run(runs: 
             committer = services.engine.committer
             wait_until(lambda: committer.backlog == 2, what="the outcome waits for the memo")
         runs.wait_for(key, "failed")
+        wait_until(lambda: not committer.backlog, what="nothing waits any more")
+        with committer.lock:
+            assert committer._bytes == 0
     finally:
         runs.connection.execute(TAKE)
     assert 'violates check constraint "refused"' in runs.error(key)
