@@ -117,14 +117,15 @@ def check_max_payload(of: str, size: object) -> int:
 
 
 def check_workflow_name(name: object) -> str:
-    """Return `name` if a workflow can have it.
+    """Return `name`, as plain text, if a workflow can have it.
 
     Raises:
         ConfigError: it is not text, empty, too long, or holds a control character.
     """
     if not isinstance(name, str):
         raise ConfigError(f"a workflow's name must be text, not {name!r}")
-    return _check_workflow_name(name)
+    # A member of an enumeration of texts is formatted as its own name, and shards would be too.
+    return _check_workflow_name(str.__str__(name))
 
 
 @lru_cache(maxsize=1024)

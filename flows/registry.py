@@ -184,7 +184,7 @@ class Registry:
         Raises:
             ConfigError: one of them cannot work, or the name is taken.
         """
-        check_workflow_name(name)
+        name = check_workflow_name(name)
         _check_count(name, "concurrency", concurrency)
         _check_count(name, "processes", processes)
         _check_count(name, "max_crashes", max_crashes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,6 +53,28 @@ def test_a_run_whose_names_and_values_are_hostile(runs: Runs, name: str) -> None
     runs.client.pause_schedule_tx(runs.connection, name)
     runs.client.delete_schedule_tx(runs.connection, name)
     assert runs.rows("SELECT workflow_name FROM flows.runs ORDER BY 1") == [(name,), (name + "f",)]
+
+
+class Name(str, Enum):  # noqa: UP042  formatted as "Name.MAIL", unlike a StrEnum
+    MAIL = "mail"
+    SENT = "sent"
+
+
+def test_members_of_an_enumeration_of_texts_are_what_they_stand_for(runs: Runs) -> None:
+    registry = Registry()
+
+    @registry.workflow(Name.MAIL)
+    def mail(wf: Context, _: None) -> list[Any]:
+        return [wf.execute(Name.SENT, lambda: 1), wf.wait_for_event(Name.SENT, Name.SENT, int)]
+
+    keys = [runs.begin(Name.MAIL), runs.begin("mail"), runs.begin(mail)]
+    keys += runs.client.begin_many_tx(runs.connection, Name.MAIL, [None])
+    assert {key.workflow_name_shard for key in keys} == {"mail_0"}
+    for key in keys:
+        runs.client.publish_event_tx(runs.connection, key, Name.SENT, 2)
+    runs.execute_due(registry)
+    assert [runs.output(key) for key in keys] == [[1, 2]] * 4
+    assert set(runs.rows("SELECT step_key FROM flows.steps")) == {("sent",)}
 
 
 @pytest.mark.parametrize("name", REFUSED, ids=["nul", "surrogate", "empty", "long"])
