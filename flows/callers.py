@@ -62,6 +62,7 @@ def execute(operation: Operation[T], tx: Any, schema: str) -> T:
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # of a generator that returns T
     with _cursor(tx) as cursor:
+        cursor.row_factory = tuple_row
         while True:
             if statement.has_arrays:
                 arrays.register(cursor.adapters)
@@ -112,12 +113,10 @@ def _cursor(tx: Any) -> Any:
         if found is None:
             if isinstance(tx, psycopg.AsyncConnection) or not hasattr(tx, "cursor"):
                 raise _refusal(tx)
-            cursor = tx.cursor()  # of wf.tx
-            cursor.row_factory = tuple_row
-            return cursor
+            return tx.cursor()  # of wf.tx
         tx = _checked(found, psycopg.Connection, tx)
     # Not always its own kind of cursor, which may want other placeholders than ours.
-    return psycopg.Cursor(tx, row_factory=tuple_row)
+    return psycopg.Cursor(tx)
 
 
 def _connection_of_sqlalchemy(tx: Any) -> Any:

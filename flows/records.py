@@ -8,10 +8,9 @@ fifth of the worker's time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING = cast("dict[str, Any]", MappingProxyType({}))
 """What most runs have of waits and random values: a dictionary of its own for each would cost."""
 
 
@@ -137,8 +136,8 @@ class RunRecord(msgspec.Struct, eq=False):
     run_id: str
     claim: int
     steps: dict[str, StepRecord] = {}
-    waits: Mapping[str, WaitRecord] = _NOTHING
-    randoms: Mapping[str, RandomRecord] = _NOTHING
+    waits: dict[str, WaitRecord] = _NOTHING
+    randoms: dict[str, RandomRecord] = _NOTHING
     outcome: Outcome | None = None
     refused: Exception | None = None
     is_stale: bool = False
@@ -147,11 +146,15 @@ class RunRecord(msgspec.Struct, eq=False):
 
     def add_wait(self, wait: WaitRecord) -> None:
         """Add a sleep or a wait, in the place of one with its key."""
-        self.waits = {**self.waits, wait.key: wait}
+        if self.waits is _NOTHING:
+            self.waits = {}
+        self.waits[wait.key] = wait
 
     def add_random(self, value: RandomRecord) -> None:
         """Add a random value."""
-        self.randoms = {**self.randoms, value.key: value}
+        if self.randoms is _NOTHING:
+            self.randoms = {}
+        self.randoms[value.key] = value
 
     def take(self) -> RunRecord:
         """Return all that is to be written now, leaving none of it here.

@@ -136,7 +136,7 @@ class RunOperations(Operations):
         try:
             encoded = self._encode(payload)
         except PayloadError as error:
-            error.of = f"the payload of event {event_name!r}"
+            error.of = error.of or f"the payload of event {event_name!r}"
             raise
         values = {
             **route(key),

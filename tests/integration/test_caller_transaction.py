@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -179,6 +180,16 @@ def test_an_object_with_a_compatible_cursor_will_do(tx: psycopg.Connection[Any])
     class Session:
         def cursor(self) -> Any:
             return tx.cursor()
+
+    use_every_method(Session())
+
+
+def test_an_object_may_give_its_cursor_to_a_block(tx: psycopg.Connection[Any]) -> None:
+    class Session:
+        @contextlib.contextmanager
+        def cursor(self) -> Iterator[Any]:
+            with tx.cursor(row_factory=dict_row) as cursor:
+                yield cursor
 
     use_every_method(Session())
 

@@ -151,8 +151,8 @@ def test_a_schedule_with_a_jitter_beyond_the_calendar_does_not_stop_the_others(
         runs.client.schedule_tx(runs.connection, "report", 1, name, every(HOUR))
     # As an earlier version has let it be stored.
     runs.connection.execute(
-        "UPDATE flows.schedules SET next_run_at = now(), jitter = CASE schedule_id"
-        " WHEN 'a-odd' THEN interval '7300000 days' ELSE interval '0' END"
+        "UPDATE flows.schedules SET next_run_at = now(), jitter = CASE"
+        " WHEN schedule_id = 'a-odd' THEN interval '7300000 days' ELSE interval '0' END"
     )
     runs.start(registry)
     wait_until(
