@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from flows import Context, Registry
+from flows import Client, Codec, Context, EncodeError, Registry
 
 if TYPE_CHECKING:
     from tests.running import Runs
@@ -74,3 +74,29 @@ def test_a_memo_that_no_longer_fits_is_named(runs: Runs) -> None:
     runs.execute_due(registry)
     expected = "DecodeError: the memo of step 'a': codec 'json' cannot decode into list"
     assert expected in runs.error(key)
+
+
+class Precise(Codec):
+    """Says itself which value it is."""
+
+    name = "precise"
+    storage = "jsonb"
+
+    def encode(self, value: Any) -> bytes:
+        error = EncodeError(self.name, "$", "it is never kept")
+        error.of = "the third film"
+        raise error
+
+    def decode(self, data: bytes, type: Any) -> Any:  # noqa: A002
+        raise NotImplementedError
+
+
+def test_what_a_codec_itself_says_of_a_value_stands(runs: Runs) -> None:
+    key, client = runs.begin("demo"), Client(codec=Precise())
+    for refused in (
+        lambda: client.begin_tx(runs.connection, "demo", 1),
+        lambda: client.begin_many_tx(runs.connection, "demo", [1]),
+        lambda: client.publish_event_tx(runs.connection, key, "Number", 1),
+    ):
+        with pytest.raises(EncodeError, match=r"^the third film: "):
+            refused()

@@ -42,3 +42,24 @@ def test_a_sleep_is_not_written_before_its_run_sleeps() -> None:
     assert after.waits == {"cooldown": OPEN}
     assert after.outcome is SLEEPING
     assert left.outcome is None
+
+
+def test_records_share_nothing_that_is_added_to_one() -> None:
+    left, other, fresh = record(), record(), RunRecord("demo_0", "0190f0b1", claim=1)
+    taken = left.take(), other.take()
+    left.add_wait(OPEN)
+    left.add_random(RANDOM)
+    for none in (other, fresh, RunRecord("demo_0", "0190f0b2", claim=1)):
+        assert (none.steps, none.waits, none.randoms) == ({}, {}, {})
+    for each in taken:
+        assert (each.waits, each.randoms) == ({"number": OVER}, {"salt": RANDOM})
+
+
+def test_what_is_added_does_not_move_what_is_there() -> None:
+    # A run may come to ten thousand waits within one transaction.
+    left = record()
+    waits, randoms = left.waits, left.randoms
+    left.add_wait(OPEN)
+    left.add_random(RANDOM)
+    assert left.waits is waits
+    assert left.randoms is randoms
