@@ -20,6 +20,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import msgspec
+from psycopg import errors as pg
 
 from flows import plans, writes
 from flows.clock import monotonic
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from flows.awaited import Awaited
     from flows.database import Connection
     from flows.meter import Meter
+    from flows.writes import Sent, Statement
 
 __all__ = ["Committer"]
 
@@ -309,12 +311,20 @@ class Committer:
             raise error
 
     def _write(self, records: list[RunRecord]) -> None:
-        connection, schema = self._connected(), self._schema
+        connection = self._connected()
         plans.renew(connection)
-        told = writes.notifications(records, self._channel, self._awaited)
-        statements = [*writes.statements_for(records), *told]
+        told = list(writes.notifications(records, self._channel, self._awaited))
         began_s = monotonic()
-        sent = writes.commit(connection, schema, statements, writes.looks_after(records))
+        try:
+            sent = self._send(connection, records, told)
+        except pg.UniqueViolation:
+            # Memos that should have been new: nobody heard that this group was committed, or a key
+            # is used again after its step has failed.
+            if not any(record.is_first for record in records):
+                raise
+            for record in records:
+                record.is_first = False
+            sent = self._send(connection, records, told)
         took_s = monotonic() - began_s
         plans.took(connection, took_s)
         sent.mark_stale()
@@ -327,6 +337,12 @@ class Committer:
             )
         for shard in sent.woken:
             self._on_queued(shard)
+
+    def _send(
+        self, connection: Connection, records: list[RunRecord], told: list[Statement]
+    ) -> Sent:
+        statements = [*writes.statements_for(records), *told]
+        return writes.commit(connection, self._schema, statements, writes.looks_after(records))
 
     def _connected(self) -> Connection:
         if self._connection is None:

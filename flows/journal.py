@@ -53,7 +53,8 @@ class Journal:
         self._commit = commit
         self.input = run.input
         self.memos: Memos
-        self.record = RunRecord(run.shard, run.run_id, run.claim)
+        is_first = run.prefetched is None
+        self.record = RunRecord(run.shard, run.run_id, run.claim, is_first=is_first)
         self.transaction = AttemptTransaction(engine, self.record, self.suspend, self._forget_step)
         self.suspension: Suspend | None = None
         self.places: Places

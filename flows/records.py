@@ -130,6 +130,7 @@ class RunRecord(msgspec.Struct, eq=False):
         is_stale: whether a random value was dropped because the run has another claim by now.
         size: bytes of the payloads that were given to the committer with it.
         took_s: how long its attempt had an executor, in seconds; 0 where nobody measures.
+        is_first: whether no attempt came before, so that no memos of the run should be there.
     """
 
     shard: str
@@ -143,6 +144,7 @@ class RunRecord(msgspec.Struct, eq=False):
     is_stale: bool = False
     size: int = 0
     took_s: float = 0.0
+    is_first: bool = False
 
     def add_wait(self, wait: WaitRecord) -> None:
         """Add a sleep or a wait, in the place of one with its key."""
@@ -172,6 +174,7 @@ class RunRecord(msgspec.Struct, eq=False):
             outcome=self.outcome,
             size=self.size,
             took_s=self.took_s,
+            is_first=self.is_first,
         )
         self.steps, self.waits, self.randoms = {}, _NOTHING, _NOTHING
         self.outcome, self.size = None, 0

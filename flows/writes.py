@@ -272,10 +272,17 @@ def _values_of_one(record: RunRecord, output: Payload) -> dict[str, Any]:
 
 
 def _memo_statements(shard: str, records: list[RunRecord]) -> Iterator[Statement]:
-    steps = [step for record in records for step in record.steps.values()]
-    owners = [record for record in records for _ in record.steps]
-    for part in _parts(steps):
-        yield Statement("write_steps", _step_values(shard, owners[part], steps[part]))
+    owners: dict[str, list[RunRecord]] = {"insert_steps": [], "write_steps": []}
+    steps: dict[str, list[StepRecord]] = {"insert_steps": [], "write_steps": []}
+    for record in records:
+        for step in record.steps.values():
+            is_new = record.is_first and step.is_completed and step.attempts == 1
+            query = "insert_steps" if is_new else "write_steps"
+            owners[query].append(record)
+            steps[query].append(step)
+    for query, some in steps.items():
+        for part in _parts(some):
+            yield Statement(query, _step_values(query, shard, owners[query][part], some[part]))
     waits = [(record, wait) for record in records for wait in record.waits.values()]
     if waits:
         yield Statement("write_waits", _wait_values(shard, waits))
@@ -312,28 +319,32 @@ def _identify(shard: str, records: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _step_values(shard: str, records: list[RunRecord], steps: list[StepRecord]) -> dict[str, Any]:
+def _step_values(
+    query: str, shard: str, records: list[RunRecord], steps: list[StepRecord]
+) -> dict[str, Any]:
     # By columns, without a tuple or an iterator for each row: thousands of these at once would have
     # the garbage collector look at every object of the process.
     inputs = [step.input for step in steps]
     outputs = [step.output for step in steps]
     now_s = monotonic()
-    return {
+    values = {
         **_identify(shard, records),
         "keys": TextArray([step.key for step in steps]),
-        "statuses": TextArray([_STATUS_OF_STEP[step.is_completed] for step in steps]),
         "input_json": JsonbArray([payload.json for payload in inputs]),
         "input_bytes": ByteaArray([payload.binary for payload in inputs]),
         "output_json": JsonbArray([payload.json for payload in outputs]),
         "output_bytes": ByteaArray([payload.binary for payload in outputs]),
         "codecs": TextArray([payload.codec for payload in inputs]),
         "input_digests": ByteaArray([step.input_digest for step in steps]),
-        "error_texts": TextArray([step.error_text for step in steps]),
-        "attempts": Int8Array([step.attempts for step in steps]),
         "seconds": Float8Array([step.seconds for step in steps]),
         "ages": Float8Array([now_s - step.ended_s for step in steps]),
         "places": Int8Array([step.place for step in steps]),
     }
+    if query == "write_steps":
+        values["statuses"] = TextArray([_STATUS_OF_STEP[step.is_completed] for step in steps])
+        values["error_texts"] = TextArray([step.error_text for step in steps])
+        values["attempts"] = Int8Array([step.attempts for step in steps])
+    return values
 
 
 def _wait_values(shard: str, waits: list[tuple[RunRecord, WaitRecord]]) -> dict[str, Any]:

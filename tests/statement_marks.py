@@ -33,6 +33,7 @@ ONE_SHARD = {
     "insert_plain_run",
     "insert_run",
     "insert_runs",
+    "insert_steps",
     "insert_tick",
     "list_runs",
     "measure_queue",

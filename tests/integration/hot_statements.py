@@ -219,6 +219,7 @@ HOT: dict[str, Hot] = {
     "fail_runs": WRITTEN,
     "yield_runs": WRITTEN,
     "give_back_runs": WRITTEN,
+    "insert_steps": WRITTEN,
     "write_steps": WRITTEN,
     "write_waits": WRITTEN,
     "write_random": WRITTEN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from flows.payloads import NO_PAYLOAD, Payload
@@ -61,6 +62,19 @@ def test_memos_of_a_run_go_out_in_statements_of_a_bounded_size(
     # The binary array: dimensions, null flag, element type, length.
     counts = [int.from_bytes(each.values["claims"].data[12:16]) for each in statements]
     assert counts == parts
+
+
+def test_only_what_a_first_attempt_has_returned_at_once_is_written_as_new() -> None:
+    again, first = record_with(1), record_with(1, 1, 1)
+    first.is_first = True
+    first.steps["step/1"] = msgspec.structs.replace(first.steps["step/1"], attempts=2)
+    failed = msgspec.structs.replace(first.steps["step/2"], is_completed=False, error_text="no")
+    first.steps["step/2"] = failed
+    new, others = statements_for([again, first])
+    assert (new.query, others.query) == ("insert_steps", "write_steps")
+    assert new.values["keys"].data.endswith(b"step/0")
+    assert [value in new.values for value in ("statuses", "error_texts", "attempts")] == [False] * 3
+    assert others.values["keys"].data.count(b"step/") == 3
 
 
 def test_the_collector_counts_a_record_and_its_dictionary_and_no_memo() -> None:
