@@ -17,6 +17,7 @@ Memos of a run are never committed after its outcome: both are in one record, wh
 from __future__ import annotations
 
 import threading
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -341,7 +342,7 @@ class Committer:
     def _send(
         self, connection: Connection, records: list[RunRecord], told: list[Statement]
     ) -> Sent:
-        statements = [*writes.statements_for(records), *told]
+        statements = chain(writes.statements_for(records), told)
         return writes.commit(connection, self._schema, statements, writes.looks_after(records))
 
     def _connected(self) -> Connection:

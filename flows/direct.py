@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors as pg
 from psycopg.pq import Escaping
 
-from flows import round_trip
+from flows import libpq
 from flows.records import OutcomeKind
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ def begin(
     text = _FENCE % (shard, run.run_id.encode(), run.claim)
     if savepoint:
         text += _SAVEPOINT
-    round_trip.prepare(connection, schema, _QUERIES)
+    libpq.prepare(connection, schema, _QUERIES)
     try:
-        results = round_trip.send(connection, text)
+        results = libpq.send(connection, text)
     except pg.InvalidSqlStatementName:
-        round_trip.send(connection, b"ROLLBACK")
-        round_trip.forget(connection)
-        round_trip.prepare(connection, schema, _QUERIES)
-        results = round_trip.send(connection, text)
+        libpq.send(connection, b"ROLLBACK")
+        libpq.forget(connection)
+        libpq.prepare(connection, schema, _QUERIES)
+        results = libpq.send(connection, text)
     return results[1].ntuples == 1
 
 
@@ -82,11 +82,11 @@ def commit(
     """
     encoding = connection.info.encoding
     # Whatever cannot be sent is found out before the pipeline begins.
-    sent: list[round_trip.Message | bytes] = [
-        round_trip.message(each.query, each.values, schema, encoding) for each in statements
+    sent: list[libpq.Message | bytes] = [
+        libpq.message(each.query, each.values, schema, encoding) for each in statements
     ]
     try:
-        round_trip.exchange(connection, [*sent, b"COMMIT"])
+        libpq.exchange(connection, [*sent, b"COMMIT"])
     except pg.InvalidSqlStatementName:
-        round_trip.forget(connection)
+        libpq.forget(connection)
         raise

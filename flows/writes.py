@@ -1,7 +1,7 @@
 """Write what attempts left behind: a handful of statements for any number of runs.
 
-The order within the transaction is the lock order: outcomes first, which lock their runs, then
-memos. Statements go by shard, so that each carries one shard as a parameter.
+Statements go by shard, so that each carries one shard as a parameter, and by runs in the order of
+their ids. Of these the order is the lock order: outcomes first, which lock their runs, then memos.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flows.awaited import Awaited
     from flows.payloads import Payload
     from flows.records import Outcome, RandomRecord, RunRecord, StepRecord, WaitRecord
-    from flows.round_trip import Answered
+    from flows.round_trip import Answered, Query
 
 __all__ = [
     "Sent",
@@ -48,6 +48,9 @@ _QUEUED = (OutcomeKind.RELEASED, OutcomeKind.NOT_BEGUN)
 _STATUS_OF_STEP = {True: "completed", False: "failed"}
 _UNFINISHED = {OutcomeKind.SLEEPING, OutcomeKind.WAITING_EVENT, *_QUEUED}
 
+
+MAX_STATEMENT_RUNS = 250
+"""Whose outcomes or memos are in one statement: the server has that one while the next is made."""
 
 MAX_STATEMENT_BYTES = 32 * 1024 * 1024
 """Of the memos of steps in one statement, though it has one memo at least."""
@@ -122,17 +125,26 @@ def commit(
 ) -> Sent:
     """Execute statements in a transaction of their own, and `looks` once that is committed.
 
+    The server executes what is made already while `statements` makes the next one.
+
     Raises:
         psycopg.Error: one failed; no transaction is open.
     """
-    together, after = list(statements), list(looks)
+    together: list[Statement] = []
+    after = list(looks)
     answers = round_trip.execute(
         connection,
         schema,
         [(look.query, look.values) for look in after],
-        [(each.query, each.values) for each in together],
+        _queries(statements, together),
     )
     return Sent(list(zip(answers, together + after, strict=True)))
+
+
+def _queries(statements: Iterable[Statement], made: list[Statement]) -> Iterator[Query]:
+    for statement in statements:
+        made.append(statement)
+        yield statement.query, statement.values
 
 
 def notifications(
@@ -186,14 +198,19 @@ def looks_after(records: Sequence[RunRecord]) -> Iterator[Statement]:
 
 
 def statements_for(records: Sequence[RunRecord]) -> Iterator[Statement]:
-    """Yield the statements that write `records`, in lock order, one shard after the other."""
+    """Yield the statements that write `records`, one shard after the other and in lock order.
+
+    Each is made when it is asked for.
+    """
     by_shard: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         by_shard[record.shard].append(record)
     for shard in sorted(by_shard):
         group = sorted(by_shard[shard], key=_run_id)
-        yield from _outcome_statements(shard, group)
-        yield from _memo_statements(shard, group)
+        for first in range(0, len(group), MAX_STATEMENT_RUNS):
+            some = group[first : first + MAX_STATEMENT_RUNS]
+            yield from _outcome_statements(shard, some)
+            yield from _memo_statements(shard, some)
 
 
 def _run_id(record: RunRecord) -> str:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from flows import Context, Registry, round_trip
+from flows import Context, Registry, libpq
 from flows.claims import claim_runs
 from flows.database import connect
 from flows.memos import read_memos
@@ -132,7 +132,7 @@ def test_claims_and_commits_keep_their_budget(
     worker = running.worker
     committer = worker._services.engine.committer  # type: ignore[union-attr]
     # The only one that was not needed yet.
-    round_trip.prepare(committer._connected(), "flows", ["complete_runs"])
+    libpq.prepare(committer._connected(), "flows", ["complete_runs"])
     wait_until(lambda: counter.take("flows dispatcher") == (0, 0), what="nothing is said any more")
     claims.clear()
 

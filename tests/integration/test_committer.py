@@ -40,13 +40,15 @@ register_codec(LyingCodec())
 
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many outcomes each statement that completes runs was sent with, in order."""
+    """How many runs each transaction completed, in order."""
     sizes: list[int] = []
     commit = writes.commit
 
-    def watched(connection: Any, schema: str, statements: list[Any], looks: Any) -> Any:
-        sizes.extend(one.outcomes for one in statements if one.query.startswith("complete_run"))
-        return commit(connection, schema, statements, looks)
+    def watched(connection: Any, schema: str, statements: Any, looks: Any) -> Any:
+        all_of_them = list(statements)
+        completed = (one.outcomes for one in all_of_them if one.query.startswith("complete_run"))
+        sizes.append(sum(completed))
+        return commit(connection, schema, all_of_them, looks)
 
     monkeypatch.setattr(writes, "commit", watched)
     return sizes

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql as compose
 from psycopg.pq import PipelineStatus
 
-from flows import Codec, Context, Registry, RetryPolicy, direct, round_trip
+from flows import Codec, Context, Registry, RetryPolicy, direct, libpq
 from tests.integration.ledger import STEPS, enter, entries, execute
 from tests.running import Runs
 
@@ -249,7 +249,7 @@ def test_ctrl_c_while_a_commit_is_answered_is_raised(
     registry = Registry()
     registry.workflow("demo")(lambda wf: enter(wf, "kept"))
     key = runs.begin("demo")
-    answers, interrupted = round_trip._answers_to, False
+    answers, interrupted = libpq._answers_to, False
 
     def interrupt_once(connection: Any) -> Any:
         nonlocal interrupted
@@ -258,7 +258,7 @@ def test_ctrl_c_while_a_commit_is_answered_is_raised(
         interrupted = True
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(round_trip, "_answers_to", interrupt_once)
+    monkeypatch.setattr(libpq, "_answers_to", interrupt_once)
     worker = runs.worker(registry)
     with pytest.raises(KeyboardInterrupt):
         worker.process_one()

@@ -27,9 +27,10 @@ def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     commit = writes.commit
 
-    def watched(connection: Any, schema: str, statements: list[Any], looks: Any) -> Any:
-        sent.extend(one.query for one in statements if one.query.endswith("_steps"))
-        return commit(connection, schema, statements, looks)
+    def watched(connection: Any, schema: str, statements: Any, looks: Any) -> Any:
+        all_of_them = list(statements)
+        sent.extend(one.query for one in all_of_them if one.query.endswith("_steps"))
+        return commit(connection, schema, all_of_them, looks)
 
     monkeypatch.setattr(writes, "commit", watched)
     return sent
@@ -56,7 +57,7 @@ def test_a_group_whose_commit_nobody_heard_of_is_written_again(
     def echo(wf: Context, value: int) -> int:
         return wf.execute("a", lambda: value)
 
-    def lose_the_first(connection: Any, schema: str, statements: list[Any], looks: Any) -> Any:
+    def lose_the_first(connection: Any, schema: str, statements: Any, looks: Any) -> Any:
         sent = commit(connection, schema, statements, looks)
         if not unheard:
             unheard.append(1)

@@ -12,11 +12,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from flows import Codec, Context, Registry, database, register_codec, round_trip
+from flows import Codec, Context, Registry, database, libpq, register_codec
 from flows.clock import monotonic
 from flows.round_trip import Query, execute
 from flows.shard import shard_values_for_workflow
-from tests.waiting import wait_for_lock_wait
+from tests.waiting import wait_for_lock_wait, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 TOO_LONG = "x" * 8000
 """For a notification."""
+
+WORKS_ON = "SELECT wait_event, query ~ 'pg_notify' FROM pg_stat_activity WHERE pid = %s"
+
+LONG = "x" * 7000
+MORE_THAN_LIBPQ_KEEPS = 20
+"""Times as much as it takes for libpq to send what it has: 64 kB."""
 
 (SHARD,) = shard_values_for_workflow("demo", 1)
 
@@ -119,6 +125,50 @@ def test_a_session_that_has_forgotten_is_taught_anew_and_all_is_done_once(
     assert said(heard) == ["before", "first", "second", "after"]
 
 
+def test_a_transaction_is_executed_while_it_is_made(runs: Runs) -> None:
+    with database.connect(runs.dsn, "test round trip") as connection:
+
+        def made() -> Iterator[Query]:
+            yield from [say(LONG)] * MORE_THAN_LIBPQ_KEEPS
+            wait_until(
+                lambda: runs.rows(WORKS_ON, connection.info.backend_pid) == [("ClientRead", True)],
+                what="the server has executed it and waits for more",
+            )
+            yield say("last")
+
+        told = execute(connection, "flows", [], made())
+    assert [answer.rowcount for answer in told] == [1] * (MORE_THAN_LIBPQ_KEEPS + 1)
+
+
+@pytest.mark.parametrize("error", [psycopg.DataError, ZeroDivisionError])
+@pytest.mark.parametrize("has_forgotten", [False, True])
+def test_a_transaction_that_cannot_be_made_to_its_end_is_undone(
+    connection: Connection,
+    heard: psycopg.Connection,
+    error: type[Exception],
+    *,
+    has_forgotten: bool,
+) -> None:
+    def made(*, is_whole: bool) -> Iterator[Query]:
+        yield say("sent")
+        if not is_whole:
+            if error is ZeroDivisionError:
+                raise error
+            yield say("a\0b")
+        yield say("behind it")
+
+    execute(connection, "flows", [say("before")])
+    for _ in range(2):
+        if has_forgotten:
+            connection.execute("DEALLOCATE ALL")
+        with pytest.raises(error):
+            execute(connection, "flows", [say("after")], made(is_whole=False))
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    assert said(heard) == ["before"]
+    execute(connection, "flows", [], made(is_whole=True))
+    assert said(heard) == ["sent", "behind it"]
+
+
 def test_what_cannot_be_sent_is_refused_before_anything_is(
     connection: Connection, heard: psycopg.Connection
 ) -> None:
@@ -156,14 +206,16 @@ def test_what_bears_the_name_of_a_statement_and_is_another_is_replaced(
         connection.execute("PREPARE flows_notify (text, text) AS SELECT 'not ours'")
         execute(connection, "flows", [say("one")])
         # As after an error, when nobody knows; and a table may have been altered.
-        round_trip.forget(connection)
+        libpq.forget(connection)
         execute(connection, "flows", [say("another")])
+        libpq.forget(connection)
+        execute(connection, "flows", [say("after")], (say(what) for what in ("third", "fourth")))
         peek: Query = ("peek_queue", {"shard": SHARD, "now": None})
         execute(connection, "flows", [peek])
         with pytest.raises(psycopg.errors.UndefinedTable, match=r"nowhere\.runs"):
             execute(connection, "nowhere", [peek])
         execute(connection, "flows", [peek])
-    assert said(heard) == ["one", "another"]
+    assert said(heard) == ["one", "another", "third", "fourth", "after"]
 
 
 def test_what_a_statement_cannot_take_is_refused(connection: Connection) -> None:
