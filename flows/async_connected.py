@@ -10,7 +10,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from flows.async_client import AsyncClient
 from flows.client import CONNECTION_S, Pauses, examine
-from flows.database import check_dsn, notice_loss_async, parameters
+from flows.database import check_dsn, is_silent, notice_loss_async, parameters
 from flows.ends import AsyncEndListener
 from flows.errors import ConfigError, DatabaseError
 from flows.run_operations import OVER, as_key
@@ -65,8 +65,7 @@ class AsyncConnectedClient(AsyncClient):
             min_size=0,
             max_size=self._pool_size,
             timeout=CONNECTION_S,
-            # One from before a restart of the server is replaced and not handed out.
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             name="flows client",
             open=False,
         )
@@ -101,12 +100,21 @@ class AsyncConnectedClient(AsyncClient):
         Raises:
             DatabaseError: no connection can be had.
         """
+        async with self._connection(autocommit=False) as connection, connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _connection(
+        self, *, autocommit: bool = True
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Yield a connection, by default for statements of which each commits alone."""
         if self._pool is None:
             raise DatabaseError("the client is not open; use async with, or await open()")
         connection = await _take(self._pool)
         try:
-            async with connection:
-                yield connection
+            if connection.autocommit != autocommit:
+                await connection.set_autocommit(autocommit)
+            yield connection
         finally:
             await self._pool.putconn(connection)
 
@@ -134,7 +142,7 @@ class AsyncConnectedClient(AsyncClient):
         **options: Unpack[BeginOptions],
     ) -> RunKey:
         """Begin a run, as `begin_tx` does, and commit."""
-        async with self.transaction() as tx:
+        async with self._connection() as tx:
             return await self.begin_tx(tx, workflow, input, **options)
 
     async def begin_many(
@@ -156,7 +164,7 @@ class AsyncConnectedClient(AsyncClient):
 
     async def status(self, run_key: RunKey | str) -> RunStatus:
         """Return the state of a run, as `get_run_status_tx` does."""
-        async with self.transaction() as tx:
+        async with self._connection() as tx:
             return await self.get_run_status_tx(tx, run_key)
 
     @overload
@@ -167,7 +175,7 @@ class AsyncConnectedClient(AsyncClient):
     async def output(self, run_key: RunKey | str, type: Any) -> Any: ...
     async def output(self, run_key: RunKey | str, type: Any = Any) -> Any:  # noqa: A002
         """Return the output of a completed run, as `get_run_output_tx` does."""
-        async with self.transaction() as tx:
+        async with self._connection() as tx:
             return await self.get_run_output_tx(tx, run_key, type)
 
     async def cancel(self, run_key: RunKey | str) -> None:
@@ -209,8 +217,14 @@ class AsyncConnectedClient(AsyncClient):
         return await self.output(run_key, type)
 
     async def _await_end(self, run_key: RunKey | str) -> RunStatus:
-        async with self.transaction() as tx:
+        async with self._connection() as tx:
             return await self._execute(tx, self._operations.await_end(run_key))
+
+
+async def _check(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Do what `flows.client` does with a connection before it is handed out."""
+    if not is_silent(connection):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def _take(

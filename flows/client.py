@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from flows.clock import monotonic, seconds
-from flows.database import connect, is_pooled, notice_loss, parameters
+from flows.database import connect, is_pooled, is_silent, notice_loss, parameters
 from flows.ends import EndListener
 from flows.errors import ConfigError, DatabaseError
 from flows.run_operations import OVER, RunStatus, as_key
@@ -88,8 +88,7 @@ class ConnectedClient(Client):
             min_size=0,
             max_size=pool_size,
             timeout=CONNECTION_S,
-            # One from before a restart of the server is replaced and not handed out.
-            check=ConnectionPool.check_connection,
+            check=_check,
             name="flows client",
             open=True,
         )
@@ -120,6 +119,12 @@ class ConnectedClient(Client):
         Raises:
             DatabaseError: no connection can be had.
         """
+        with self._connection(autocommit=False) as connection, connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _connection(self, *, autocommit: bool = True) -> Iterator[psycopg.Connection[Any]]:
+        """Yield a connection, by default for statements of which each commits alone."""
         try:
             connection = self._pool.getconn()
         except PoolClosed as error:
@@ -127,8 +132,9 @@ class ConnectedClient(Client):
         except PoolTimeout as error:
             raise DatabaseError(f"no connection for the client: {error}") from error
         try:
-            with connection:
-                yield connection
+            if connection.autocommit != autocommit:
+                connection.autocommit = autocommit
+            yield connection
         finally:
             self._pool.putconn(connection)
 
@@ -154,7 +160,7 @@ class ConnectedClient(Client):
         **options: Unpack[BeginOptions],
     ) -> RunKey:
         """Begin a run, as `begin_tx` does, and commit."""
-        with self.transaction() as tx:
+        with self._connection() as tx:
             return self.begin_tx(tx, workflow, input, **options)
 
     def begin_many(
@@ -174,7 +180,7 @@ class ConnectedClient(Client):
 
     def status(self, run_key: RunKey | str) -> RunStatus:
         """Return the state of a run, as `get_run_status_tx` does."""
-        with self.transaction() as tx:
+        with self._connection() as tx:
             return self.get_run_status_tx(tx, run_key)
 
     @overload
@@ -185,7 +191,7 @@ class ConnectedClient(Client):
     def output(self, run_key: RunKey | str, type: Any) -> Any: ...
     def output(self, run_key: RunKey | str, type: Any = Any) -> Any:  # noqa: A002
         """Return the output of a completed run, as `get_run_output_tx` does."""
-        with self.transaction() as tx:
+        with self._connection() as tx:
             return self.get_run_output_tx(tx, run_key, type)
 
     def cancel(self, run_key: RunKey | str) -> None:
@@ -235,7 +241,7 @@ class ConnectedClient(Client):
         return self.output(run_key, type)
 
     def _await_end(self, run_key: RunKey | str) -> RunStatus:
-        with self.transaction() as tx:
+        with self._connection() as tx:
             return self._execute(tx, self._operations.await_end(run_key))
 
 
@@ -261,6 +267,15 @@ class Pauses:
             pause_s = min(pause_s, left_s)
         self._pause_s = min(TOLD_POLL_S if hears else POLL_S[1], self._pause_s * 2)
         return pause_s
+
+
+def _check(connection: psycopg.Connection[Any]) -> None:
+    """Raise for one from before a restart of the server, which is replaced and not handed out.
+
+    What a server or a kernel has ended can be read. All others cost no round trip.
+    """
+    if not is_silent(connection):
+        ConnectionPool.check_connection(connection)
 
 
 def examine(dsn: str, config: DBConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -28,6 +29,7 @@ __all__ = [
     "is_interruption",
     "is_lost",
     "is_pooled",
+    "is_silent",
     "is_transient",
     "listen",
     "listening_to",
@@ -167,6 +169,13 @@ def is_pooled(connection: psycopg.Connection[Any]) -> bool:
     is prepared, and notifications are not heard.
     """
     return connection.prepare_threshold is None
+
+
+def is_silent(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Tell whether nothing has come on an idle connection, not even its end; asks nobody."""
+    readable = select.poll()
+    readable.register(connection.fileno(), select.POLLIN)
+    return not readable.poll(0)
 
 
 @contextlib.contextmanager

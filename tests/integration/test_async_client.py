@@ -32,11 +32,13 @@ MINUTE = timedelta(minutes=1)
 UNKNOWN = "double_0:0198c0de-7a11-7f00-8000-000000000000"
 
 
-def with_client(runs: Runs, use: Callable[[AsyncConnectedClient], Awaitable[None]]) -> None:
+def with_client(
+    runs: Runs, use: Callable[[AsyncConnectedClient], Awaitable[None]], *, pool_size: int = 4
+) -> None:
     """Use a client with connections of its own in an event loop."""
 
     async def main() -> None:
-        async with AsyncClient.connect(runs.dsn) as client:
+        async with AsyncClient.connect(runs.dsn, pool_size=pool_size) as client:
             await use(client)
 
     asyncio.run(main())
@@ -125,6 +127,22 @@ def test_rows_are_committed_with_a_run_or_not_at_all(runs: Runs) -> None:
     with_client(runs, use)
     assert runs.rows("SELECT count(*) FROM public.orders") == [(1,)]
     assert runs.rows("SELECT run_id FROM flows.runs") == runs.rows("SELECT * FROM public.orders")
+
+
+def test_a_connection_that_had_a_transaction_commits_what_is_begun_next(runs: Runs) -> None:
+    async def use(client: AsyncConnectedClient) -> None:
+        with contextlib.suppress(KeyError):
+            async with client.transaction() as tx:
+                await client.begin_tx(tx, double, 1)
+                raise KeyError
+        key = await client.begin(double, 2)
+        assert runs.rows("SELECT run_id FROM flows.runs") == [(key.run_id,)]
+        async with client.transaction() as tx:
+            await client.begin_tx(tx, double, 3)
+            assert runs.rows("SELECT count(*) FROM flows.runs") == [(1,)]
+
+    with_client(runs, use, pool_size=1)
+    assert runs.rows("SELECT count(*) FROM flows.runs") == [(2,)]
 
 
 async def use_every_method(client: AsyncClient, tx: psycopg.AsyncConnection[Any]) -> None:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from flows import Context, Registry, libpq
+from flows import Client, Context, Registry, libpq
 from flows.claims import claim_runs
 from flows.database import connect
 from flows.memos import read_memos
@@ -36,6 +36,7 @@ BUDGET = {
     # For a whole batch, however many runs are in it.
     "begin one run": Traffic(1, 1),
     "begin a hundred runs, and notify": Traffic(2, 2),
+    "begin one run, or look at it, by a client's own connection": Traffic(1, 1),
     "claim of fresh runs": Traffic(2, 1),
     "claim of runs with a thousand memos each": Traffic(3, 2),
     "commit of one-step runs": Traffic(4, 1),
@@ -121,6 +122,19 @@ def test_begins_keep_their_budget(runs: Runs, counter: TrafficCounter) -> None:
         assert counter.take("test client") == BUDGET["begin one run"]
         runs.client.begin_many_tx(connection, "noop", range(100))
         assert counter.take("test client") == BUDGET["begin a hundred runs, and notify"]
+
+
+def test_a_client_with_connections_of_its_own_keeps_its_budget(
+    runs: Runs, counter: TrafficCounter
+) -> None:
+    with Client.connect(runs.dsn) as client:
+        key = client.begin("noop", 1)
+        counter.take("flows client")
+        budget = BUDGET["begin one run, or look at it, by a client's own connection"]
+        client.begin("noop", 2)
+        assert counter.take("flows client") == budget
+        client.status(key)
+        assert counter.take("flows client") == budget
 
 
 def test_claims_and_commits_keep_their_budget(

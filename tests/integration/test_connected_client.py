@@ -105,6 +105,19 @@ def test_rows_of_ones_own_are_committed_with_a_run_or_not_at_all(
     assert runs.rows("SELECT run_id FROM flows.runs") == [(key.run_id,)]
 
 
+def test_a_connection_that_had_a_transaction_commits_what_is_begun_next(runs: Runs) -> None:
+    with Client.connect(runs.dsn, pool_size=1) as client:
+        with contextlib.suppress(KeyError), client.transaction() as tx:
+            client.begin_tx(tx, double, 1)
+            raise KeyError
+        key = client.begin(double, 2)
+        assert runs.rows("SELECT run_id FROM flows.runs") == [(key.run_id,)]
+        with client.transaction() as tx:
+            client.begin_tx(tx, double, 3)
+            assert runs.rows("SELECT count(*) FROM flows.runs") == [(1,)]
+    assert runs.rows("SELECT count(*) FROM flows.runs") == [(2,)]
+
+
 def test_connections_that_the_server_has_ended_are_replaced(
     runs: Runs, client: ConnectedClient
 ) -> None:
