@@ -52,16 +52,20 @@ class Awaited:
             if len(self._keys) > MAX_REMEMBERED:
                 del self._keys[next(iter(self._keys))]
 
-    def take(self, records: Iterable[RunRecord]) -> list[str]:
+    def among(self, records: Iterable[RunRecord]) -> list[str]:
         """Return the keys of those that are waited for and end with these records."""
         if not self._keys:
             return []
         with self._lock:
             ended = [f"{one.shard}:{one.run_id}" for one in records if _ends(one)]
-            taken = [key for key in ended if key in self._keys]
-            for key in taken:
-                del self._keys[key]
-            return taken
+            return [key for key in ended if key in self._keys]
+
+    def forget(self, records: Iterable[RunRecord]) -> None:
+        """Those who wait for the end of these runs have been told, now that it is committed."""
+        told = self.among(records)
+        with self._lock:
+            for key in told:
+                self._keys.pop(key, None)
 
 
 def _ends(record: RunRecord) -> bool:

@@ -319,8 +319,7 @@ class Committer:
         try:
             sent = self._send(connection, records, told)
         except pg.UniqueViolation:
-            # Memos that should have been new: nobody heard that this group was committed, or a key
-            # is used again after its step has failed.
+            # Memos that should have been new: nobody heard that this group was committed, say.
             if not any(record.is_first for record in records):
                 raise
             for record in records:
@@ -329,6 +328,8 @@ class Committer:
         took_s = monotonic() - began_s
         plans.took(connection, took_s)
         sent.mark_stale()
+        if self._awaited is not None:
+            self._awaited.forget(records)
         if self._meter is not None:
             self._meter.wrote_group(len(records), took_s, sent.stale)
             self._meter.committed(records)

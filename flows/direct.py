@@ -57,7 +57,7 @@ def begin(
         results = libpq.send(connection, text)
     except pg.InvalidSqlStatementName:
         libpq.send(connection, b"ROLLBACK")
-        libpq.forget(connection)
+        libpq.doubt(connection)
         libpq.prepare(connection, schema, _QUERIES)
         results = libpq.send(connection, text)
     return results[1].ntuples == 1
@@ -88,5 +88,5 @@ def commit(
     try:
         libpq.exchange(connection, [*sent, b"COMMIT"])
     except pg.InvalidSqlStatementName:
-        libpq.forget(connection)
+        libpq.doubt(connection)
         raise

@@ -114,6 +114,9 @@ class Journal:
         """
         if step.is_completed:
             self.memos.steps[step.key] = step.output
+        else:
+            # Its key comes again, in the next try or by a second call.
+            self.record.is_first = False
         if not self.transaction.is_open:
             committer = self._engine.committer
             with committer.lock:

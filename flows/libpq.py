@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Message",
     "Preparation",
+    "confirm",
+    "doubt",
+    "doubtful",
     "exchange",
-    "forget",
     "message",
     "preparation",
     "prepare",
@@ -43,8 +45,8 @@ _TEXTS = (str, int, float, datetime, UUID)
 
 _OK = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
-_prepared: WeakKeyDictionary[_Connection, dict[str, str]] = WeakKeyDictionary()
-"""What is prepared in a session, as far as is known, and for which schema."""
+_prepared: WeakKeyDictionary[_Connection, dict[str, str | None]] = WeakKeyDictionary()
+"""For which schema a query is prepared in a session, None where it may be and may not."""
 
 
 class Message(NamedTuple):
@@ -87,12 +89,26 @@ def prepare(connection: _Connection, schema: str, queries: Iterable[str]) -> Non
 
 
 def preparation(connection: _Connection, schema: str, query: str) -> Preparation | None:
-    """Return what prepares a query on the way to its first use; None if it is prepared."""
+    """Return what prepares a query on the way to its first use; None if it is prepared or will be.
+
+    `confirm` it when the answers are there.
+    """
     prepared = _prepared.setdefault(connection, {})
-    if prepared.get(query) == schema:
+    if prepared.get(query, "") in (schema, None):
         return None
-    prepared[query] = schema
+    prepared[query] = None
     return Preparation(_name_of(query), sql.numbered(query, schema)[0])
+
+
+def confirm(connection: _Connection, schema: str, queries: Iterable[str]) -> None:
+    """Take for prepared what was executed."""
+    _prepared.setdefault(connection, {}).update(dict.fromkeys(queries, schema))
+
+
+def doubtful(connection: _Connection) -> list[str]:
+    """Return the queries that may be prepared in a session or not: `prepare` them."""
+    prepared = _prepared.get(connection, {})
+    return [query for query, schema in prepared.items() if schema is None]
 
 
 def _prepare(connection: _Connection, schema: str, query: str) -> None:
@@ -115,9 +131,10 @@ def _closed_by_interrupts(connection: _Connection) -> Iterator[None]:
         raise
 
 
-def forget(connection: _Connection) -> None:
+def doubt(connection: _Connection) -> None:
     """Take nothing for prepared in a session any more."""
-    _prepared.pop(connection, None)
+    prepared = _prepared.get(connection, {})
+    prepared.update(dict.fromkeys(prepared))
 
 
 def message(query: str, values: Mapping[str, Any], schema: str, encoding: str) -> Message:

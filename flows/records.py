@@ -130,7 +130,8 @@ class RunRecord(msgspec.Struct, eq=False):
         is_stale: whether a random value was dropped because the run has another claim by now.
         size: bytes of the payloads that were given to the committer with it.
         took_s: how long its attempt had an executor, in seconds; 0 where nobody measures.
-        is_first: whether no attempt came before, so that no memos of the run should be there.
+        is_first: whether no attempt came before and no step has failed in this one, so that no memo
+            with a key of its steps should be there.
     """
 
     shard: str

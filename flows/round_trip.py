@@ -32,6 +32,13 @@ _Connection = psycopg.Connection[Any]
 Query = tuple[str, "Mapping[str, Any]"]
 """A name in `flows/sql/queries`, and the parameters."""
 
+_UNPREPARED = (
+    pg.InvalidSqlStatementName,
+    pg.DuplicatePreparedStatement,
+    pg.FeatureNotSupported,  # a plan whose result has other columns by now
+)
+"""Errors that tell that what is prepared is not what we take it for."""
+
 
 class Answered(Protocol):
     """What a statement was answered: this much of psycopg's cursor."""
@@ -94,13 +101,19 @@ def execute(
     try:
         results = sending.attempt()
     except (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement):
+        if not sending.is_whole:
+            raise
         # The session has forgotten what was prepared, or we have, so nothing of it was done.
         results = sending.attempt()
     return [_Answer(connection, result) for result in results]
 
 
 class _Sending:
-    """What one call of `execute` sends, perhaps twice."""
+    """What one call of `execute` sends, perhaps twice.
+
+    Attributes:
+        is_whole: whether all of it was made, so that it can be sent again.
+    """
 
     def __init__(
         self,
@@ -117,23 +130,24 @@ class _Sending:
         # Whatever cannot be sent is found out before anything is.
         self._after = [self._message(query, values) for query, values in statements]
         self._made: list[Message] = []
+        self.is_whole = together is None
 
     def attempt(self) -> list[PGresult]:
         """Send it all, and return the answers."""
-        connection = self._connection
-        libpq.prepare(connection, self._schema, self._needed)
+        connection, schema = self._connection, self._schema
+        libpq.prepare(connection, schema, [*self._needed, *libpq.doubtful(connection)])
         try:
             results = libpq.exchange(connection, self._messages())
         except Exception as error:
-            if not isinstance(error, psycopg.IntegrityError | psycopg.DataError):
-                # A plan may be stale, say.
-                libpq.forget(connection)
+            if isinstance(error, _UNPREPARED):
+                libpq.doubt(connection)
             with contextlib.suppress(psycopg.Error):
                 # A connection that cannot roll back is lost, and the server has rolled back. Not by
                 # psycopg, which has the session forget what is prepared.
                 if connection.info.transaction_status != TransactionStatus.IDLE:
                     libpq.send(connection, b"ROLLBACK")
             raise
+        libpq.confirm(connection, schema, self._needed)
         if self._together is not None:
             del results[len(self._made) + 1], results[0]
         return results
@@ -144,6 +158,7 @@ class _Sending:
             yield b"BEGIN"
             yield from self._made
             yield from self._make(self._together)
+            self.is_whole = True
             yield b"COMMIT"
         yield from self._after
 

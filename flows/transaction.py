@@ -367,6 +367,8 @@ class AttemptTransaction:
         began_s = monotonic()
         self._commit(connection, record)
         plans.took(connection, monotonic() - began_s)
+        if self._engine.awaited is not None:
+            self._engine.awaited.forget([record])
         if self._engine.meter is not None:
             self._engine.meter.committed([record])
         for shard in writes.shards_to_look_at([record]):

@@ -49,7 +49,7 @@ _STATUS_OF_STEP = {True: "completed", False: "failed"}
 _UNFINISHED = {OutcomeKind.SLEEPING, OutcomeKind.WAITING_EVENT, *_QUEUED}
 
 
-MAX_STATEMENT_RUNS = 250
+MAX_STATEMENT_RUNS = 400
 """Whose outcomes or memos are in one statement: the server has that one while the next is made."""
 
 MAX_STATEMENT_BYTES = 32 * 1024 * 1024
@@ -159,7 +159,7 @@ def notifications(
         for shard in sorted(shards_to_look_at(records)):
             yield Statement("notify", {"channel": notify_channel, "payload": shard})
     if awaited is not None and awaited.channel is not None:
-        for key in awaited.take(records):
+        for key in awaited.among(records):
             yield Statement("notify", {"channel": awaited.channel, "payload": key})
 
 

@@ -140,7 +140,9 @@ def test_a_transaction_is_executed_while_it_is_made(runs: Runs) -> None:
     assert [answer.rowcount for answer in told] == [1] * (MORE_THAN_LIBPQ_KEEPS + 1)
 
 
-@pytest.mark.parametrize("error", [psycopg.DataError, ZeroDivisionError])
+@pytest.mark.parametrize(
+    "error", [psycopg.DataError, ZeroDivisionError, psycopg.errors.InvalidSqlStatementName]
+)
 @pytest.mark.parametrize("has_forgotten", [False, True])
 def test_a_transaction_that_cannot_be_made_to_its_end_is_undone(
     connection: Connection,
@@ -152,7 +154,7 @@ def test_a_transaction_that_cannot_be_made_to_its_end_is_undone(
     def made(*, is_whole: bool) -> Iterator[Query]:
         yield say("sent")
         if not is_whole:
-            if error is ZeroDivisionError:
+            if error is not psycopg.DataError:
                 raise error
             yield say("a\0b")
         yield say("behind it")
@@ -167,6 +169,34 @@ def test_a_transaction_that_cannot_be_made_to_its_end_is_undone(
     assert said(heard) == ["before"]
     execute(connection, "flows", [], made(is_whole=True))
     assert said(heard) == ["sent", "behind it"]
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_what_follows_a_transaction_that_was_refused_is_sent_once(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, *, is_new: bool
+) -> None:
+    peek: Query = ("peek_queue", {"shard": SHARD, "now": None})
+    calls: list[str] = []
+
+    def count(name: str) -> None:
+        function = getattr(libpq, name)
+
+        def counted(*arguments: Any) -> Any:
+            calls.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(libpq, name, counted)
+
+    with database.connect(runs.dsn, "test round trip") as connection:
+        if not is_new:
+            execute(connection, "flows", [], [say("before"), peek])
+        count("exchange")
+        count("_prepare")
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            execute(connection, "flows", [], [say(TOO_LONG), peek])
+        execute(connection, "flows", [], [say("after"), peek])
+    assert calls.count("exchange") == 2
+    assert is_new or "_prepare" not in calls
 
 
 def test_what_cannot_be_sent_is_refused_before_anything_is(
@@ -206,9 +236,9 @@ def test_what_bears_the_name_of_a_statement_and_is_another_is_replaced(
         connection.execute("PREPARE flows_notify (text, text) AS SELECT 'not ours'")
         execute(connection, "flows", [say("one")])
         # As after an error, when nobody knows; and a table may have been altered.
-        libpq.forget(connection)
+        libpq.doubt(connection)
         execute(connection, "flows", [say("another")])
-        libpq.forget(connection)
+        libpq.doubt(connection)
         execute(connection, "flows", [say("after")], (say(what) for what in ("third", "fourth")))
         peek: Query = ("peek_queue", {"shard": SHARD, "now": None})
         execute(connection, "flows", [peek])

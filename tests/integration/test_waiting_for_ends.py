@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from flows import AsyncClient, Client, Context, Registry
+from flows import AsyncClient, Client, Context, Registry, writes
 from flows.errors import DatabaseError, RunStateError
 from tests.citus import not_on_citus
 from tests.waiting import DEADLINE_S, wait_until
@@ -76,6 +76,36 @@ def test_the_end_of_a_run_is_told_to_who_waits(runs: Runs, number: int, answer: 
         first.join(DEADLINE_S)
         second.join(DEADLINE_S)
         assert answers == others == [answer]
+
+
+def test_an_end_is_told_that_took_a_second_try_to_commit(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = runs.start(registry)
+    key = runs.begin(waiter, 0)
+    runs.wait_for(key, "waiting_event")
+    commit = writes.commit
+    refused: list[int] = []
+
+    def refuse_first(connection: Any, schema: str, statements: Any, looks: Any) -> Any:
+        if not refused:
+            refused.append(1)
+            all_of_them = list(statements)
+            assert all_of_them[-1].query == "notify"
+            raise psycopg.errors.LockNotAvailable
+        return commit(connection, schema, statements, looks)
+
+    with Client.connect(runs.dsn) as client:
+        thread, answers = waiting(client, key)
+        wait_until(is_asked(running, key), what="the worker has heard of it")
+        wait_until(lambda: client._ends.hears, what="the client listens")
+        monkeypatch.setattr(writes, "commit", refuse_first)
+        runs.publish(key, "Name", "Ada")
+        thread.join(DEADLINE_S)
+        assert answers == ["Ada"]
+    assert refused
+    services: Any = running.worker._services
+    assert not services.engine.awaited._keys
 
 
 def test_a_cancellation_is_told_by_who_cancels(runs: Runs) -> None:

@@ -34,8 +34,10 @@ def test_the_end_of_a_run_is_told_once_and_nothing_else(
     awaited = Awaited("channel")
     awaited.add("noop_0:a")
     records = [record("a", outcome), record("b", outcome)]
-    assert awaited.take(records) == (["noop_0:a"] if ends else [])
-    assert awaited.take([record("a", Outcome(OutcomeKind.COMPLETED))]) == (
+    for _ in range(2):  # a commit may have to be tried again
+        assert awaited.among(records) == (["noop_0:a"] if ends else [])
+    awaited.forget(records)
+    assert awaited.among([record("a", Outcome(OutcomeKind.COMPLETED))]) == (
         [] if ends else ["noop_0:a"]
     )
 
@@ -45,9 +47,9 @@ def test_of_too_many_the_first_is_forgotten() -> None:
     for number in range(MAX_REMEMBERED + 1):
         awaited.add(f"noop_0:{number}")
     done = Outcome(OutcomeKind.COMPLETED)
-    assert awaited.take([record("0", done)]) == []
-    assert awaited.take([record("1", done)]) == ["noop_0:1"]
-    assert awaited.take([record(str(MAX_REMEMBERED), done)]) == [f"noop_0:{MAX_REMEMBERED}"]
+    assert awaited.among([record("0", done)]) == []
+    assert awaited.among([record("1", done)]) == ["noop_0:1"]
+    assert awaited.among([record(str(MAX_REMEMBERED), done)]) == [f"noop_0:{MAX_REMEMBERED}"]
 
 
 def test_the_channel_of_ends_is_a_name_that_postgres_takes() -> None:
