@@ -49,8 +49,9 @@ _STATUS_OF_STEP = {True: "completed", False: "failed"}
 _UNFINISHED = {OutcomeKind.SLEEPING, OutcomeKind.WAITING_EVENT, *_QUEUED}
 
 
-MAX_STATEMENT_RUNS = 400
-"""Whose outcomes or memos are in one statement: the server has that one while the next is made."""
+MAX_ROWS = 1500
+"""Of runs and of their steps, in statements that are made together: the server has these while the
+next ones are made."""
 
 MAX_STATEMENT_BYTES = 32 * 1024 * 1024
 """Of the memos of steps in one statement, though it has one memo at least."""
@@ -207,10 +208,20 @@ def statements_for(records: Sequence[RunRecord]) -> Iterator[Statement]:
         by_shard[record.shard].append(record)
     for shard in sorted(by_shard):
         group = sorted(by_shard[shard], key=_run_id)
-        for first in range(0, len(group), MAX_STATEMENT_RUNS):
-            some = group[first : first + MAX_STATEMENT_RUNS]
-            yield from _outcome_statements(shard, some)
-            yield from _memo_statements(shard, some)
+        for part in _portions(group):
+            yield from _outcome_statements(shard, group[part])
+            yield from _memo_statements(shard, group[part])
+
+
+def _portions(records: list[RunRecord]) -> Iterator[slice]:
+    """Yield parts of the records, each of which has about as many rows as are written together."""
+    first = rows = 0
+    for index, record in enumerate(records, start=1):
+        rows += 1 + len(record.steps)
+        if rows >= MAX_ROWS:
+            yield slice(first, index)
+            first, rows = index, 0
+    yield slice(first, len(records))
 
 
 def _run_id(record: RunRecord) -> str:
