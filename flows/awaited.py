@@ -61,7 +61,7 @@ class Awaited:
             return [key for key in ended if key in self._keys]
 
     def forget(self, records: Iterable[RunRecord]) -> None:
-        """Those who wait for the end of these runs have been told, now that it is committed."""
+        """Forget those that end with these records: it is committed, so who waits has been told."""
         told = self.among(records)
         with self._lock:
             for key in told:

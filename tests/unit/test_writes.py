@@ -64,6 +64,24 @@ def test_memos_of_a_run_go_out_in_statements_of_a_bounded_size(
     assert counts == parts
 
 
+def test_a_large_group_is_made_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.writes.MAX_ROWS", 4)
+    records = []
+    for number in range(5):
+        record = record_with(1)
+        record.run_id = f"00000000-0000-0000-0000-{4 - number:012}"
+        record.outcome = Outcome(OutcomeKind.COMPLETED, output=Payload(b"1", None, None))
+        records.append(record)
+    made = statements_for(records)
+    parts = [(next(made), next(made)) for _ in range(3)]
+    assert list(made) == []
+    assert [outcomes.outcomes for outcomes, _ in parts] == [2, 2, 1]
+    assert [memos.query for _, memos in parts] == ["write_steps"] * 3
+    # In the order of their ids: the memos of a part are of the runs that it has locked.
+    ids = [memos.values["run_ids"].data[-1] for _, memos in parts]
+    assert ids == [1, 3, 4]
+
+
 def test_only_what_a_first_attempt_has_returned_at_once_is_written_as_new() -> None:
     again, first = record_with(1), record_with(1, 1, 1)
     first.is_first = True
