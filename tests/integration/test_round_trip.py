@@ -248,6 +248,18 @@ def test_what_bears_the_name_of_a_statement_and_is_another_is_replaced(
     assert said(heard) == ["one", "another", "third", "fourth", "after"]
 
 
+def test_a_plan_whose_result_has_other_columns_by_now_is_made_anew(runs: Runs) -> None:
+    key = str(runs.begin("demo", 1).run_id)
+    look: Query = ("read_run_status", {"shard": SHARD, "run_id": key})
+    with database.connect(runs.dsn, "test round trip") as connection:
+        execute(connection, "flows", [look])
+        runs.connection.execute("ALTER TABLE flows.runs ALTER attempts TYPE numeric")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cached plan"):
+            execute(connection, "flows", [look])
+        (again,) = execute(connection, "flows", [look])
+        assert again.rowcount == 1
+
+
 def test_what_a_statement_cannot_take_is_refused(connection: Connection) -> None:
     with pytest.raises(psycopg.ProgrammingError):
         execute(connection, "flows", [("notify", {"channel": "said", "payload": object()})])
