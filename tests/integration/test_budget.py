@@ -145,6 +145,8 @@ def test_claims_and_commits_keep_their_budget(
     wait_until(lambda: claims, what="the dispatcher has claimed")
     worker = running.worker
     committer = worker._services.engine.committer  # type: ignore[union-attr]
+    # A run is seen to be completed before its committer has heard so.
+    wait_until(lambda: committer.backlog == 0, what="its connection is at rest")
     # The only one that was not needed yet.
     libpq.prepare(committer._connected(), "flows", ["complete_runs"])
     wait_until(lambda: counter.take("flows dispatcher") == (0, 0), what="nothing is said any more")

@@ -248,12 +248,12 @@ def test_what_bears_the_name_of_a_statement_and_is_another_is_replaced(
     assert said(heard) == ["one", "another", "third", "fourth", "after"]
 
 
-def test_a_plan_whose_result_has_other_columns_by_now_is_made_anew(runs: Runs) -> None:
-    key = str(runs.begin("demo", 1).run_id)
+def test_a_plan_whose_result_has_other_columns_by_now_is_made_anew(own_runs: Runs) -> None:
+    key = str(own_runs.begin("demo", 1).run_id)
     look: Query = ("read_run_status", {"shard": SHARD, "run_id": key})
-    with database.connect(runs.dsn, "test round trip") as connection:
+    with database.connect(own_runs.dsn, "test round trip") as connection:
         execute(connection, "flows", [look])
-        runs.connection.execute("ALTER TABLE flows.runs ALTER attempts TYPE numeric")
+        own_runs.connection.execute("ALTER TABLE flows.runs ALTER attempts TYPE numeric")
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="cached plan"):
             execute(connection, "flows", [look])
         (again,) = execute(connection, "flows", [look])

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,9 +14,6 @@ import pytest
 from flows import ConfigError, Context, DatabaseError, Registry, SchemaError, Worker
 from tests.running import Gate, RunningWorker, Runs
 from tests.waiting import DEADLINE_S, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MS = timedelta(milliseconds=1)
 
@@ -201,14 +198,6 @@ def test_runs_of_workflows_that_are_not_registered_stay_untouched(
     )
     assert after == before
     assert {runs.status(key).status for key in (other, unlike)} == {"queued"}
-
-
-@pytest.fixture
-def own_runs(flows_dsn: str) -> Iterator[Runs]:
-    """Runs on a database that the test may spoil."""
-    runs = Runs(flows_dsn)
-    yield runs
-    runs.close()
 
 
 def test_tables_dropped_under_a_running_worker_are_waited_for(
