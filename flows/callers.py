@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from flows import sql
@@ -66,6 +67,8 @@ def execute(operation: Operation[T], tx: Any, schema: str) -> T:
         while True:
             if statement.has_arrays:
                 arrays.register(cursor.adapters)
+            if statement.may_be_alone:
+                statement.values["is_alone"] = _is_alone(cursor.connection)
             try:
                 cursor.execute(sql.load(statement.name, schema), statement.values)
                 statement = operation.send(cursor.fetchall() if statement.is_read else [])
@@ -92,6 +95,8 @@ async def execute_async(operation: Operation[T], tx: Any, schema: str) -> T:
         while True:
             if statement.has_arrays:
                 arrays.register(cursor.adapters)
+            if statement.may_be_alone:
+                statement.values["is_alone"] = _is_alone(connection)
             try:
                 await cursor.execute(sql.load(statement.name, schema), statement.values)
                 rows = await cursor.fetchall() if statement.is_read else []
@@ -100,6 +105,16 @@ async def execute_async(operation: Operation[T], tx: Any, schema: str) -> T:
                 return done.value  # type: ignore[no-any-return]
             except _MISSING as error:
                 raise _no_tables(schema) from error
+
+
+def _is_alone(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Tell whether the next statement is a transaction by itself, committed at once."""
+    pgconn = connection.pgconn
+    return (
+        connection.autocommit
+        and pgconn.transaction_status == TransactionStatus.IDLE
+        and pgconn.pipeline_status == PipelineStatus.OFF
+    )
 
 
 def _no_tables(schema: str) -> SchemaError:

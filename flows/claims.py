@@ -86,10 +86,12 @@ class Claimed(NamedTuple):
         runs: the runs taken.
         next_due_s: the shards that have no due run left, each with the seconds until its next
             sleeping run is due, None if none is.
+        is_late: whether there may be more in a moment, of which nobody tells.
     """
 
     runs: list[ClaimedRun]
     next_due_s: dict[str, float | None]
+    is_late: bool
 
 
 def claim_runs(
@@ -103,6 +105,7 @@ def claim_runs(
     blindly: bool = False,
     run_timeout_s: float | None = None,
     heads: Heads | None = None,
+    quiet_key: int | None = None,
 ) -> Claimed:
     """Take up to `limit` due runs, from the shards in their order, and commit.
 
@@ -119,8 +122,11 @@ def claim_runs(
         blindly: take from the first shard without asking: it is likely to have enough.
         run_timeout_s: how long after its first claim a run fails at the latest, None for never.
         heads: where earlier claims of the same worker have ended, None to look at whole queues.
+        quiet_key: asks first whether runs are being begun of which nobody tells, see `flows.quiet`.
     """
     claiming = _Claiming(connection, schema, limit, worker_id, now, run_timeout_s, heads or Heads())
+    if quiet_key is not None:
+        claiming.first = [("find_late", {"quiet_key": quiet_key})]
     left = list(shards)
     if left and (blindly or len(left) == 1):
         claiming.take(left.pop(0))
@@ -128,7 +134,7 @@ def claim_runs(
         for shard in claiming.peek(left):
             if claiming.wanted:
                 claiming.take(shard)
-    return Claimed(claiming.runs, claiming.next_due_s)
+    return Claimed(claiming.runs, claiming.next_due_s, claiming.is_late)
 
 
 class _Claiming:
@@ -152,6 +158,8 @@ class _Claiming:
         self._limit = limit
         self._worker_id = worker_id
         self._now = now
+        self.first: list[round_trip.Query] = []
+        self.is_late = False
         self.runs: list[ClaimedRun] = []
         self.next_due_s: dict[str, float | None] = {}
 
@@ -160,10 +168,19 @@ class _Claiming:
         """How many runs are still to be taken."""
         return self._limit - len(self.runs)
 
+    def _ask(self, queries: Sequence[round_trip.Query]) -> Sequence[round_trip.Answered]:
+        """Return the answers to queries; the first time ask what is to be asked before them."""
+        first, self.first = self.first, []
+        answers = round_trip.execute(self._connection, self._schema, [*first, *queries])
+        if first:
+            # What is not late now is committed, and so the next queries see it.
+            self.is_late = bool(_first(answers[0]))
+        return answers[len(first) :]
+
     def peek(self, shards: Sequence[str]) -> list[str]:
         """Return those of the shards that have a due run, in one round trip."""
         looks = [("peek_queue", {"shard": shard, "now": self._now}) for shard in shards]
-        answers = round_trip.execute(self._connection, self._schema, looks)
+        answers = self._ask(looks)
         due = []
         for shard, answer in zip(shards, answers, strict=True):
             due_s = _first(answer)
@@ -186,7 +203,7 @@ class _Claiming:
         }
         # Asked first: a sleep that ends between the two statements is in one of the answers.
         queries = [("read_next_due", values), ("claim_runs", values)]
-        sleeping, claimed = round_trip.execute(self._connection, self._schema, queries)
+        sleeping, claimed = self._ask(queries)
         now_s = monotonic()
         rows = claimed.fetchall()
         memos = self._memos(

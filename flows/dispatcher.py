@@ -7,8 +7,9 @@
 A notification names the shard, which is then claimed from first; one that names a run also asks
 whether an event was published while that run was yielding, and whether it is to be cancelled.
 Notifications may get lost, so the dispatcher polls regardless, ever more rarely while nothing is
-found; and where they come in crowds it asks for quiet, and looks by itself. An empty claim tells
-when the next sleeping run is due, and the wait ends exactly then.
+found; and where they come in crowds it asks for quiet, and looks by itself. Who tells of one run
+may do so for others that are yet to be committed, so it looks again until they are. An empty claim
+tells when the next sleeping run is due, and the wait ends exactly then.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import psycopg
 from flows import plans, sql
 from flows.awaited import ASKING
 from flows.claims import (
+    Claimed,
     ClaimedRun,
     claim_runs,
     release_strays,
@@ -125,7 +127,7 @@ class Dispatcher:
         self._heads = Heads()
         self._quiet = Quiet(len(self.shards))
         self._quiet_key: int | None = None
-        self._may_be_late = False
+        self._late_s: float | None = None
         self._workflow_name = workflow.name
         self._board = board
         rate = 0.0 if board is None else board.rate
@@ -225,6 +227,7 @@ class Dispatcher:
         if payload in self._known:
             self._turns.tell(payload)
             self._quiet.told()
+            self._expect_late()
         elif colon and shard in self._known:
             self._turns.tell(shard)
             with contextlib.suppress(ValueError):
@@ -284,8 +287,7 @@ class Dispatcher:
                 quiet.ended(now_s)
                 # Nobody has told of what was begun meanwhile, nor will of what commits later.
                 self._turns.suspect_all()
-                self._may_be_late = True
-                self._idle_s = min(self._idle_s, self._longest_idle_s(connection))
+                self._expect_late()
         elif quiet.should_ask(now_s):
             is_granted = self._ask(connection, "begin_quiet", is_told=quiet.is_told)
             quiet.asked(now_s, is_granted=is_granted)
@@ -296,11 +298,9 @@ class Dispatcher:
         row = connection.execute(text, {"quiet_key": self._quiet_key, **values}).fetchone()
         return row is not None and bool(row[0])
 
-    def _longest_idle_s(self, connection: Connection) -> float:
-        """Return the bound of the polls, lower while somebody may commit what nobody tells of."""
-        if self._may_be_late:
-            self._may_be_late = self._ask(connection, "find_late")
-        return min(LATE_S, self._longest_s) if self._may_be_late else self._longest_s
+    def _expect_late(self) -> None:
+        """Somebody may commit runs of which nobody tells."""
+        self._late_s = LOOK_S
 
     def _give_back_late(self, executors: ExecutorPool) -> None:
         """Give back runs that no executor comes to: another process may be free.
@@ -344,6 +344,7 @@ class Dispatcher:
             blindly=turns.was_full,
             run_timeout_s=self._run_timeout_s,
             heads=self._heads,
+            quiet_key=None if self._looks_by_itself or self._late_s is None else self._quiet_key,
         )
         took_s = monotonic() - self.waits_since_s
         self.waits_since_s = 0.0
@@ -360,7 +361,7 @@ class Dispatcher:
         is_full = len(claimed.runs) >= wanted
         turns.looked(claimed.next_due_s, now_s, full=is_full)
         self._quiet.looked(len(claimed.runs), is_full=is_full)
-        poll_at_s = now_s + (LOOK_S if self._looks_by_itself else self._idle_s)
+        poll_at_s = now_s + self._next_look_s(claimed)
         # A look at some of the shards does not put off that at the others.
         is_whole = len(shards) == len(turns.shards)
         self._poll_at_s = poll_at_s if is_whole else min(self._poll_at_s, poll_at_s)
@@ -368,6 +369,17 @@ class Dispatcher:
         if monotonic() >= self._sweep_by_s:
             # Under a load that never pauses no poll comes round.
             self._sweep(connection)
+
+    def _next_look_s(self, claimed: Claimed) -> float:
+        """Return how long to wait for the next look, if nobody tells of anything."""
+        if self._looks_by_itself:
+            return LOOK_S
+        late_s = LOOK_S if claimed.runs else self._late_s
+        if late_s is None or not claimed.is_late:
+            self._late_s = None
+            return self._idle_s
+        self._late_s = min(LATE_S, late_s * 2)
+        return min(late_s, self._idle_s)
 
     def _attend(self, connection: Connection, claimed: Sequence[ClaimedRun] = ()) -> None:
         """Look at what was announced, and at what must not go on."""
@@ -398,8 +410,8 @@ class Dispatcher:
             self._drain(connection)
         elif not self._turns.may_have_due and monotonic() >= self._poll_at_s:
             self._turns.suspect_all()
-            if not self._looks_by_itself:
-                self._idle_s = min(self._longest_idle_s(connection), self._idle_s * 2)
+            if not self._looks_by_itself and self._late_s is None:
+                self._idle_s = min(self._longest_s, self._idle_s * 2)
                 self._sweep(connection)
 
     def _release_strays(self, connection: Connection) -> None:

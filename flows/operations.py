@@ -15,7 +15,7 @@ from flows.awaited import channel_of_ends
 from flows.config import check_workflow_name
 from flows.errors import ConfigError, DecodeError, PayloadError
 from flows.ids import RunID, RunKey, uuid7
-from flows.quiet import quiet_key
+from flows.quiet import MOST_SHARDS, quiet_key
 from flows.registry import Workflow
 from flows.shard import shard_for_run
 
@@ -41,12 +41,14 @@ class Statement(NamedTuple):
         is_read: whether the operation needs its rows; without, it may travel with the next.
         has_arrays: whether parameters are arrays of `flows.sql.arrays`, which a connection that
             was opened earlier does not know.
+        may_be_alone: whether its parameter `is_alone` is to say that it is all of its transaction.
     """
 
     name: str
     values: dict[str, Any]
     is_read: bool = True
     has_arrays: bool = False
+    may_be_alone: bool = False
 
 
 Rows = list[tuple[Any, ...]]
@@ -95,11 +97,11 @@ class Operations:
         return now() if now else None
 
     def _quiet_key(self, workflow_name: str) -> int | None:
-        """Return the lock that tells whether a worker wants to be told of begins, None for yes."""
-        channel = self._settings.channel
-        if channel is None:
+        """Return the locks that tell whether workers must be told of a begin, None for yes."""
+        channel, config = self._settings.channel, self._settings.config
+        if channel is None or config.shard_count > MOST_SHARDS:
             return None
-        return quiet_key(self._settings.config.schema, channel, workflow_name)
+        return quiet_key(config.schema, channel, workflow_name)
 
     def _notify(self, payload: str) -> Operation[None]:
         channel = self._settings.channel

@@ -1,15 +1,22 @@
-"""Quiet: where runs are begun in crowds, workers look by themselves and nobody tells them.
+"""Quiet: where runs are begun in crowds, few begins tell of them or none.
 
 PostgreSQL takes one lock for the whole database from a notification to the end of the commit, so
-transactions that notify commit one after the other. A worker that is told a thousand times a second
+transactions that notify commit one after the other. Of begins that are transactions by themselves,
+and so are committed at once, one of a shard tells at a time, and those that go on meanwhile ride
+along with it. And a worker that is told a thousand times a second, as by longer transactions,
 learns nothing from it: it looks every few milliseconds instead, until it finds few runs for a
 while. (Network cards and Linux do the same with interrupts: NAPI.)
 
-What workers want stands in advisory locks of each workflow, at which every begin looks:
+Who tells stands in advisory locks of each workflow, at which every begin looks:
 
     key      held by one worker that asks for quiet; where nobody does, begins tell
     key + 1  shared by the workers that want to be told; where one does, begins tell all the same
-    key + 2  shared by the transactions that have told nobody; while one goes on, workers poll often
+    key + 2  shared by the transactions that tell nobody; while one goes on, workers that were told
+             of another look often
+    of a shard, by the hash of its name and key: held by the begin that tells for others
+
+All of them take key + 2 before they find out who tells, and the one that does keeps it as long as
+the other lock: whoever is told sees the runs that ride along, or that there may be some.
 """
 
 from __future__ import annotations
@@ -35,7 +42,7 @@ AGAIN_S = 0.05
 """How often it asks for quiet while another worker does."""
 
 LATE_S = 0.05
-"""How often a worker polls at least while runs that nobody told it of are yet to be committed."""
+"""How often a worker looks at least while runs that nobody told it of are yet to be committed."""
 
 MOST_SHARDS = 16
 """With more a look takes so long that being told of the few shards with runs is better."""

@@ -78,17 +78,18 @@ class RunOperations(Operations):
             "codec": payload.codec,
             "channel": self._settings.channel,
             "quiet_key": self._quiet_key(name),
+            "is_alone": False,
         }
         if idempotency_key is None and now is None and not options:
             values["trace_context"] = tracing.read_current()
-            yield Statement("insert_plain_run", values, is_read=False)
+            yield Statement("insert_plain_run", values, is_read=False, may_be_alone=True)
             return key
         values |= {"payload": key.workflow_name_shard, "now": now, **(chosen or row_values())}
         if options.get("deadline") is not None:
             # One that names the run has the worker look at deadlines, and is never left out.
             values |= {"payload": str(key), "quiet_key": None}
         if idempotency_key is None:
-            yield Statement("insert_run", values, is_read=False)
+            yield Statement("insert_run", values, is_read=False, may_be_alone=True)
             return key
         return (yield from self._begin_once(key, values | {"idempotency_key": idempotency_key}))
 

@@ -88,7 +88,7 @@ class ScheduleOperations(Operations):
         if key is not None:
             values = run | route(key) | row_values()
             values |= {"channel": self._settings.channel, "payload": key.workflow_name_shard}
-            values["quiet_key"] = None
+            values |= {"quiet_key": None, "is_alone": False}
             yield Statement("insert_run", values, is_read=False)
         columns = {"schedule_id": schedule_id, **run, **rule, **asdict(options), **_last(key, now)}
         yield Statement("upsert_schedule", columns, is_read=False)

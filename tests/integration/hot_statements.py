@@ -35,7 +35,7 @@ DEAD = UUID(int=2)
 COLD = {
     "begin_quiet": "once where a crowd begins",
     "end_quiet": "once where it ends",
-    "find_late": "after it, until what was begun in it is committed",
+    "find_late": "of no table",
     **ASKED_BY_PEOPLE,
     "delete_schedule": "when a person or a program changes a schedule",
     "disable_schedule": "likewise",
@@ -136,6 +136,7 @@ SHARED = {
     "codec": None,
     "channel": None,
     "quiet_key": None,
+    "is_alone": False,
     "payload": "x",
     "workflow_name": "demo",
     "run_timeout_s": None,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
-from flows import Context, DBConfig, Registry, quiet, sql
+from flows import AsyncClient, Client, Context, DBConfig, Registry, quiet, round_trip, sql
 from flows.claims import Claimed, claim_runs
 from flows.clock import monotonic
+from flows.database import connect
 from flows.quiet import MOST_SHARDS, quiet_key
 from flows.sessions import traits_of
+from tests.crash.holds import Hold
 from tests.running import Gate, Runs
 from tests.waiting import DEADLINE_S, wait_until
 
@@ -26,8 +31,9 @@ KEY = quiet_key("flows", CHANNEL, "demo")
 HOUR = timedelta(hours=1)
 SHARDS = MOST_SHARDS
 RARELY = {"poll_interval": HOUR, "max_poll_interval": HOUR}
+RING = "SELECT pg_advisory_lock(hashtextextended(%s, %s))"
 HELD = """
-    SELECT (classid::bigint << 32) + objid::bigint - %s AS number, mode FROM pg_locks
+    SELECT ((classid::bigint << 32) + objid::bigint)::numeric - %s AS number, mode FROM pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
@@ -115,6 +121,11 @@ def told_of(runs: Runs, keys: list[RunKey]) -> list[str]:
     return [ids.get(payload, payload) for payload in payloads]
 
 
+def tell_for_others(connection: psycopg.Connection[Any], shard: str = "demo_0") -> None:
+    """Be a begin that tells, and is not committed yet."""
+    connection.execute(RING, (shard, KEY))
+
+
 def begin_in_all_ways(runs: Runs) -> list[RunKey]:
     begin, connection = runs.client.begin_tx, runs.connection
     return [
@@ -150,6 +161,123 @@ def test_begins_tell_unless_a_worker_asks_for_quiet_and_none_wants_to_be_told(
     before = held(runs)
     assert told_of(runs, begin_in_all_ways(runs)) == heard
     assert held(runs) == before
+
+
+def test_of_begins_that_are_committed_at_once_one_tells_for_all(
+    runs: Runs, other: psycopg.Connection[Any]
+) -> None:
+    runs.connection.execute(f"LISTEN {CHANNEL}")
+    tell_for_others(other)
+    # One with a key may wait for another transaction, and one with a deadline has to be known of.
+    assert told_of(runs, begin_in_all_ways(runs)) == ["demo_0", "run"]
+    assert held(runs) == set()
+    other.execute("SELECT pg_advisory_unlock_all()")
+    assert told_of(runs, [runs.begin("demo", 1)]) == ["demo_0"]
+
+
+def test_begins_that_are_not_committed_at_once_tell_themselves(
+    runs: Runs, other: psycopg.Connection[Any]
+) -> None:
+    begin, connection = runs.client.begin_tx, runs.connection
+    connection.execute(f"LISTEN {CHANNEL}")
+    tell_for_others(other)
+    with connection.transaction():
+        key = begin(connection, "demo", 1)
+    assert told_of(runs, [key]) == ["demo_0"]
+    with connection.pipeline():
+        key = begin(connection, "demo", 1)
+    assert told_of(runs, [key]) == ["demo_0"]
+    other.execute("SELECT pg_advisory_unlock_all()")
+    with psycopg.connect(runs.dsn) as lasting:
+        key = begin(lasting, "demo", 1)
+        # And nobody else counts on them, who may go on for long.
+        assert told_of(runs, [runs.begin("demo", 2)]) == ["demo_0"]
+    assert told_of(runs, [key]) == ["demo_0"]
+
+
+def test_a_begin_that_tells_does_so_for_its_shard_alone(
+    sharded: Runs, other: psycopg.Connection[Any]
+) -> None:
+    sharded.connection.execute(f"LISTEN {CHANNEL}")
+    keys = [sharded.begin("demo", 1) for _ in range(3)]
+    told_of(sharded, keys)
+    tell_for_others(other, keys[0].workflow_name_shard)
+    begun = [sharded.begin("demo", 1) for _ in range(50)]
+    shards = {key.workflow_name_shard for key in begun}
+    assert len(shards) > 1
+    assert set(told_of(sharded, begun)) == shards - {keys[0].workflow_name_shard}
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_what_may_come_late_is_asked_before_a_claim_looks(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    sent: list[list[str]] = []
+    send = round_trip.execute
+
+    def execute(connection: Any, schema: str, queries: Any, *more: Any) -> Any:
+        sent.append([name for name, _ in queries])
+        return send(connection, schema, queries, *more)
+
+    monkeypatch.setattr("flows.claims.round_trip.execute", execute)
+    names = [f"demo_{number}" for number in range(shards)]
+    with connect(runs.dsn, "test claim") as connection:
+        claimed = claim_runs(connection, "flows", names, 1, uuid4(), quiet_key=KEY)
+        assert not claimed.is_late
+        with runs.connection.transaction():
+            runs.rows("SELECT pg_advisory_xact_lock_shared(%s)", KEY + 2)
+            assert claim_runs(connection, "flows", names, 1, uuid4(), quiet_key=KEY).is_late
+    # What is committed after the question would be in neither answer if it came behind.
+    assert [queries[0] for queries in sent] == ["find_late"] * 2
+    assert [len(queries) for queries in sent] == [max(shards + 1, 3)] * 2
+
+
+def test_asyncio_clients_ride_along_too(runs: Runs, other: psycopg.Connection[Any]) -> None:
+    client = AsyncClient()
+    runs.connection.execute(f"LISTEN {CHANNEL}")
+    tell_for_others(other)
+
+    async def begin() -> list[RunKey]:
+        connect = psycopg.AsyncConnection.connect
+        async with await connect(runs.dsn, autocommit=True) as connection:
+            key = await client.begin_tx(connection, "demo", 1)
+            async with connection.transaction():
+                return [key, await client.begin_tx(connection, "demo", 2)]
+
+    # The second has told of itself.
+    assert told_of(runs, asyncio.run(begin())) == ["demo_0"]
+
+
+def test_a_client_with_more_shards_than_workers_look_at_tells_of_each_run(
+    runs: Runs, other: psycopg.Connection[Any]
+) -> None:
+    client = Client(db_config=DBConfig(shard_count=SHARDS + 1))
+    runs.connection.execute(f"LISTEN {CHANNEL}")
+    for number in range(SHARDS + 1):
+        tell_for_others(other, f"demo_{number}")
+    key = client.begin_tx(runs.connection, "demo", 1)
+    assert told_of(runs, []) == [key.workflow_name_shard]
+
+
+def test_a_worker_finds_runs_that_commit_after_what_it_was_told_of(
+    runs: Runs, registry: Registry, other: psycopg.Connection[Any], looks: list[float]
+) -> None:
+    runs.start(registry, **RARELY)
+    wait_until(lambda: held(runs) == {TOLD} and looks, what="it wants to be told")
+    begun: list[RunKey] = []
+    tell_for_others(other)
+    with Hold(runs.dsn, "NEW.workflow_name = 'demo'", on="INSERT") as hold:
+        beginner = threading.Thread(target=lambda: begun.append(runs.begin("demo", 1)))
+        beginner.start()
+        hold.wait_for_arrival()
+        # The begin that tells is committed, and this one is not.
+        other.execute("SELECT pg_advisory_unlock_all(), pg_notify(%s, 'demo_0')", (CHANNEL,))
+        enough = len(looks) + 22
+        wait_until(lambda: len(looks) >= enough, what="it goes on looking")
+    beginner.join()
+    runs.wait_for(begun[0], "completed")
+    # Nothing is late any more: 22 polls of its own would take it two hours.
+    assert held(runs) == {TOLD}
 
 
 def test_quiet_of_one_workflow_is_not_that_of_another(

@@ -1,4 +1,8 @@
--- Tell whether a transaction goes on that has begun runs of one workflow in quiet.
--- Locks:  an advisory one, until the end of the statement; waits for nobody.
+-- Tell whether a transaction goes on that has begun runs of one workflow and tells nobody.
+-- Locks:  an advisory one, for a moment; waits for nobody.
 -- Index:  none.
-SELECT NOT pg_try_advisory_xact_lock(%(quiet_key)s::bigint + 2)
+SELECT CASE
+    WHEN pg_try_advisory_lock(%(quiet_key)s::bigint + 2)
+    THEN NOT pg_advisory_unlock(%(quiet_key)s::bigint + 2)
+    ELSE true
+END

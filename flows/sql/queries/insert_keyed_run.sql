@@ -12,10 +12,12 @@ VALUES (
         ELSE 'sleeping'
     END || CASE
         WHEN %(channel)s::text IS NULL THEN ''
-        WHEN pg_try_advisory_lock_shared(%(quiet_key)s::bigint)
-        THEN left(pg_advisory_unlock_shared(%(quiet_key)s::bigint)::text, 0)
-            || pg_notify(%(channel)s, %(payload)s)::text
-        WHEN pg_try_advisory_lock(%(quiet_key)s::bigint + 1)
+        WHEN NOT CASE
+                WHEN pg_try_advisory_lock_shared(%(quiet_key)s::bigint)
+                THEN pg_advisory_unlock_shared(%(quiet_key)s::bigint)
+                ELSE false
+            END
+            AND pg_try_advisory_lock(%(quiet_key)s::bigint + 1)
             AND pg_advisory_unlock(%(quiet_key)s::bigint + 1)
             AND pg_try_advisory_xact_lock_shared(%(quiet_key)s::bigint + 2)
         THEN ''

@@ -10,12 +10,20 @@ VALUES (
     %(shard)s, %(run_id)s, %(workflow_name)s,
     'queued' || CASE
         WHEN %(channel)s::text IS NULL THEN ''
-        WHEN pg_try_advisory_lock_shared(%(quiet_key)s::bigint)
-        THEN left(pg_advisory_unlock_shared(%(quiet_key)s::bigint)::text, 0)
-            || pg_notify(%(channel)s, %(shard)s)::text
-        WHEN pg_try_advisory_lock(%(quiet_key)s::bigint + 1)
+        WHEN NOT CASE
+                WHEN pg_try_advisory_lock_shared(%(quiet_key)s::bigint)
+                THEN pg_advisory_unlock_shared(%(quiet_key)s::bigint)
+                ELSE false
+            END
+            AND pg_try_advisory_lock(%(quiet_key)s::bigint + 1)
             AND pg_advisory_unlock(%(quiet_key)s::bigint + 1)
             AND pg_try_advisory_xact_lock_shared(%(quiet_key)s::bigint + 2)
+        THEN ''
+        WHEN %(is_alone)s::bool
+            AND pg_try_advisory_xact_lock_shared(%(quiet_key)s::bigint + 2)
+            AND NOT pg_try_advisory_xact_lock(
+                hashtextextended(%(shard)s::text, %(quiet_key)s::bigint)
+            )
         THEN ''
         ELSE pg_notify(%(channel)s, %(shard)s)::text
     END,

@@ -1,6 +1,6 @@
 -- Enqueue one run, or have it sleep until it starts, and tell the workers of its shard, in one
--- statement. Within a transaction PostgreSQL sends equal notifications once. That of a run with a
--- deadline names the run.
+-- statement, unless another begin does for both: see flows/quiet.py. Within a transaction PostgreSQL
+-- sends equal notifications once. That of a run with a deadline names the run.
 -- Locks:  its new row.
 -- Index:  none.
 INSERT INTO flows.runs (
@@ -14,12 +14,20 @@ VALUES (
         ELSE 'sleeping'
     END || CASE
         WHEN %(channel)s::text IS NULL THEN ''
-        WHEN pg_try_advisory_lock_shared(%(quiet_key)s::bigint)
-        THEN left(pg_advisory_unlock_shared(%(quiet_key)s::bigint)::text, 0)
-            || pg_notify(%(channel)s, %(payload)s)::text
-        WHEN pg_try_advisory_lock(%(quiet_key)s::bigint + 1)
+        WHEN NOT CASE
+                WHEN pg_try_advisory_lock_shared(%(quiet_key)s::bigint)
+                THEN pg_advisory_unlock_shared(%(quiet_key)s::bigint)
+                ELSE false
+            END
+            AND pg_try_advisory_lock(%(quiet_key)s::bigint + 1)
             AND pg_advisory_unlock(%(quiet_key)s::bigint + 1)
             AND pg_try_advisory_xact_lock_shared(%(quiet_key)s::bigint + 2)
+        THEN ''
+        WHEN %(is_alone)s::bool
+            AND pg_try_advisory_xact_lock_shared(%(quiet_key)s::bigint + 2)
+            AND NOT pg_try_advisory_xact_lock(
+                hashtextextended(%(shard)s::text, %(quiet_key)s::bigint)
+            )
         THEN ''
         ELSE pg_notify(%(channel)s, %(payload)s)::text
     END,
