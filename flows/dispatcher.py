@@ -300,7 +300,10 @@ class Dispatcher:
 
     def _expect_late(self) -> None:
         """Somebody may commit runs of which nobody tells."""
-        self._late_s = LOOK_S
+        self._late_s = self._late_s or LOOK_S
+        # PostgreSQL lets go of a transaction's locks one by one, and between two of them whoever
+        # looks may be wrong.
+        self._idle_s = min(self._idle_s, self._polling.first_s)
 
     def _give_back_late(self, executors: ExecutorPool) -> None:
         """Give back runs that no executor comes to: another process may be free.

@@ -3,9 +3,10 @@
 PostgreSQL takes one lock for the whole database from a notification to the end of the commit, so
 transactions that notify commit one after the other. Of begins that are transactions by themselves,
 and so are committed at once, one of a shard tells at a time, and those that go on meanwhile ride
-along with it. And a worker that is told a thousand times a second, as by longer transactions,
-learns nothing from it: it looks every few milliseconds instead, until it finds few runs for a
-while. (Network cards and Linux do the same with interrupts: NAPI.)
+along with it: all but those with a key, which may wait for somebody, or with a deadline. And a
+worker that is told a thousand times a second, as by longer transactions, learns nothing from it: it
+looks every few milliseconds instead, until it finds few runs for a while. (Network cards and Linux
+do the same with interrupts: NAPI.)
 
 Who tells stands in advisory locks of each workflow, at which every begin looks:
 
@@ -15,8 +16,8 @@ Who tells stands in advisory locks of each workflow, at which every begin looks:
              of another look often
     of a shard, by the hash of its name and key: held by the begin that tells for others
 
-All of them take key + 2 before they find out who tells, and the one that does keeps it as long as
-the other lock: whoever is told sees the runs that ride along, or that there may be some.
+Who may ride along takes key + 2 before it looks at the lock of the shard, and keeps it if it then
+tells: whoever is told sees the runs that ride along, or that there may be some.
 """
 
 from __future__ import annotations

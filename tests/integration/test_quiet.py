@@ -15,8 +15,10 @@ from flows import AsyncClient, Client, Context, DBConfig, Registry, quiet, round
 from flows.claims import Claimed, claim_runs
 from flows.clock import monotonic
 from flows.database import connect
+from flows.ids import uuid7
 from flows.quiet import MOST_SHARDS, quiet_key
 from flows.sessions import traits_of
+from flows.shard import shard_for_run
 from tests.crash.holds import Hold
 from tests.running import Gate, Runs
 from tests.waiting import DEADLINE_S, wait_until
@@ -259,25 +261,65 @@ def test_a_client_with_more_shards_than_workers_look_at_tells_of_each_run(
     assert told_of(runs, []) == [key.workflow_name_shard]
 
 
-def test_a_worker_finds_runs_that_commit_after_what_it_was_told_of(
-    runs: Runs, registry: Registry, other: psycopg.Connection[Any], looks: list[float]
+def test_who_tells_for_others_holds_what_they_hold_too(
+    runs: Runs, other: psycopg.Connection[Any]
 ) -> None:
+    with Hold(runs.dsn, "NEW.workflow_name = 'demo'", on="INSERT") as hold:
+        beginner = threading.Thread(target=lambda: runs.begin("demo", 1))
+        beginner.start()
+        hold.wait_for_arrival()
+        ring = other.execute("SELECT hashtextextended('demo_0', %s)", (KEY,)).fetchone()
+        locks = other.execute(f"{HELD} AND pid = %s", (KEY, runs.connection.info.backend_pid))
+        assert ring is not None
+        assert set(locks) == {LATE, (ring[0] - KEY, "ExclusiveLock")}
+    beginner.join()
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_worker_finds_runs_that_commit_after_what_it_was_told_of(
+    sharded: Runs,
+    registry: Registry,
+    other: psycopg.Connection[Any],
+    looks: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    told: int,
+) -> None:
+    runs, late = sharded, uuid7()
+    shard = shard_for_run("demo", str(late), SHARDS)
+    # Of its shard, or of another.
+    told_shard = f"demo_{(int(shard.removeprefix('demo_')) + told) % SHARDS}"
+    monkeypatch.setattr("flows.operations.uuid7", lambda: late)
     runs.start(registry, **RARELY)
     wait_until(lambda: held(runs) == {TOLD} and looks, what="it wants to be told")
     begun: list[RunKey] = []
-    tell_for_others(other)
+    tell_for_others(other, shard)
     with Hold(runs.dsn, "NEW.workflow_name = 'demo'", on="INSERT") as hold:
         beginner = threading.Thread(target=lambda: begun.append(runs.begin("demo", 1)))
         beginner.start()
         hold.wait_for_arrival()
         # The begin that tells is committed, and this one is not.
-        other.execute("SELECT pg_advisory_unlock_all(), pg_notify(%s, 'demo_0')", (CHANNEL,))
+        other.execute("SELECT pg_advisory_unlock_all(), pg_notify(%s, %s)", (CHANNEL, told_shard))
         enough = len(looks) + 22
         wait_until(lambda: len(looks) >= enough, what="it goes on looking")
+        # And not ever so often.
+        assert looks[-1] - looks[-2] >= quiet.LATE_S
     beginner.join()
     runs.wait_for(begun[0], "completed")
-    # Nothing is late any more: 22 polls of its own would take it two hours.
-    assert held(runs) == {TOLD}
+
+
+def test_a_worker_that_was_told_polls_soon_for_what_may_have_slipped_through(
+    runs: Runs, registry: Registry, looks: list[float]
+) -> None:
+    running = runs.start(registry, poll_interval=timedelta(milliseconds=20), max_poll_interval=HOUR)
+    wait_until(lambda: held(runs) == {TOLD} and looks, what="it wants to be told")
+    ((dispatcher, _),) = running.worker._dispatchers
+    # As after some hours without a run.
+    dispatcher._idle_s = HOUR.total_seconds()
+    seen = len(looks)
+    runs.connection.execute("SELECT pg_notify(%s, 'demo_0')", (CHANNEL,))
+    wait_until(lambda: len(looks) > seen, what="it has looked")
+    key = Client(disable_notify=True).begin_tx(runs.connection, "demo", 1)
+    runs.wait_for(key, "completed")
 
 
 def test_quiet_of_one_workflow_is_not_that_of_another(

@@ -1,4 +1,4 @@
--- Tell whether a transaction goes on that has begun runs of one workflow and tells nobody.
+-- Tell whether transactions may go on that have begun runs of one workflow and tell nobody.
 -- Locks:  an advisory one, for a moment; waits for nobody.
 -- Index:  none.
 SELECT CASE
