@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from datetime import timedelta
 
 import flows
@@ -39,9 +40,11 @@ def five(wf: flows.Context, number: int) -> int:
     return number
 
 
-def cpu(wf: flows.Context, loops: int) -> int:
-    """Use the processor in one step."""
-    return wf.execute("burn/v1", burn, loops)
+def cpu(wf: flows.Context, loops: int) -> float:
+    """Use the processor in one step; return for how many seconds its thread had one."""
+    began_s = time.thread_time()
+    wf.execute("burn/v1", burn, loops)
+    return time.thread_time() - began_s
 
 
 def book(wf: flows.Context, number: int) -> int:

@@ -4,9 +4,10 @@
                                      ^                 │ refused: split until the bad run is alone
                                      └── next group ───┘ connection lost: the same group again
 
-There is no timer: while one group is being committed the next gathers, so a group is as large as
-the load asks for. Only memos without an outcome wait a millisecond, because the outcome of a short
-run follows within microseconds and then both travel in one commit.
+While one group is being committed the next gathers, so a group is as large as the load asks for.
+Memos without an outcome wait a millisecond, because the outcome of a short run follows within
+microseconds and then both travel in one commit. And where the process uses a core up, a small group
+waits for others, up to 20 ms: each commit takes their turn from the executors a dozen times.
 
 A group has a bounded number of bytes too, and so has what waits: an attempt that has brought more
 waits in turn, so that a slow database does not fill this process's memory with results.
@@ -24,10 +25,11 @@ import msgspec
 from psycopg import errors as pg
 
 from flows import plans, writes
-from flows.clock import monotonic
+from flows.clock import monotonic, process_time
 from flows.database import connect, is_lost, is_pooled, is_transient
 from flows.failures import describe, first_line, storable
 from flows.outages import OutageLog
+from flows.pace import Load
 from flows.records import Outcome, OutcomeKind, RunRecord
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Of payloads that wait to be committed: attempts that would add to more than that wait."""
 
 LINGER_S = 0.001
+
+SMALL_GROUP = 10
+REST_S = 0.02
+"""How long a smaller group than that waits for others at most, in a process that uses a core up."""
+
 RECONNECT_S = (0.05, 5.0)
 
 
@@ -97,9 +104,12 @@ class Committer:
         self._queue: dict[RunRecord, int] = {}
         self._bytes = 0
         self._in_flight: set[RunRecord] = set()
+        self._load = Load()
         self._is_urgent = False
+        self._is_awaited = False
         self._is_stopping = False
         self._is_idle = False
+        self._is_resting = False
         self._has_failed = False
         self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="flows-committer", daemon=True)
@@ -162,10 +172,13 @@ class Committer:
             return
         with self.lock:
             while self.is_full and not self._has_failed and not self._gave_up.is_set():
-                self._is_urgent = True
-                if self._is_idle:
-                    self._changed.notify()
+                self._hurry()
                 self._settled.wait()
+
+    def hurry(self) -> None:
+        """Commit what is queued at once: nothing is executed whose turn that would take."""
+        with self.lock:
+            self._hurry()
 
     def remember(self, record: RunRecord) -> None:
         """Queue new memos; the caller holds `lock`, under which it has added them."""
@@ -182,9 +195,7 @@ class Committer:
             while record in self._queue or record in self._in_flight:
                 if self._has_failed or self._gave_up.is_set():
                     return False
-                self._is_urgent = True
-                if self._is_idle:
-                    self._changed.notify()
+                self._hurry()
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -200,8 +211,14 @@ class Committer:
     def _enqueue(self, record: RunRecord) -> None:
         self._bytes += record.size - self._queue.get(record, 0)
         self._queue[record] = record.size
-        if self._is_idle:
+        if self._is_idle or (self._is_resting and len(self._queue) >= SMALL_GROUP):
             self._changed.notify()
+
+    def _hurry(self) -> None:
+        if self._queue:
+            self._is_urgent = self._is_awaited = True
+            if self._is_idle or self._is_resting:
+                self._changed.notify()
 
     def _run(self) -> None:
         try:
@@ -236,17 +253,19 @@ class Committer:
 
     def _gather(self) -> list[tuple[RunRecord, RunRecord]]:
         with self.lock:
-            self._is_idle = True
-            # Again after lingering: what was queued may have been withdrawn meanwhile.
+            self._rest()
+            # Again after waiting: what was queued may have been withdrawn meanwhile.
             while not self._queue:
                 if self._is_stopping:
                     return []
+                self._is_idle = True
                 self._changed.wait()
                 if not self._is_urgent and not self._is_stopping:
                     self._linger()
-            self._is_idle = False
+                self._is_idle = False
+                self._rest()
             records = self._take_group()
-            self._is_urgent = bool(self._queue)
+            self._is_urgent = self._is_awaited = bool(self._queue)
             self._in_flight.update(records)
             return [(record, _take(record)) for record in records]
 
@@ -266,6 +285,20 @@ class Committer:
         deadline = monotonic() + LINGER_S
         while not self._is_urgent and (left := deadline - monotonic()) > 0:
             self._changed.wait(left)
+
+    def _rest(self) -> None:
+        """Leave the interpreter to the executors for a moment, if all of it is used."""
+        if not self._load.is_full(monotonic(), process_time()):
+            return
+        deadline = monotonic() + REST_S
+        self._is_resting = True
+        while self._may_rest() and (left := deadline - monotonic()) > 0:
+            self._changed.wait(left)
+        self._is_resting = False
+
+    def _may_rest(self) -> bool:
+        is_small = 0 < len(self._queue) < SMALL_GROUP
+        return is_small and not self._is_awaited and not self._is_stopping
 
     def _commit(self, records: list[RunRecord]) -> None:
         delay_s, longest_s = RECONNECT_S

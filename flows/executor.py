@@ -313,7 +313,10 @@ class ExecutorPool:
             self.finished += 1
             is_open = not self._is_closed()
             has_room = is_open and (was_closed or not self._waiting)
+            is_dry = not self._running and not self._waiting
             if was_closed:
                 self._changed.notify_all()
+        if is_dry:
+            self._engine.committer.hurry()
         if has_room:
             self._on_room()

@@ -6,8 +6,8 @@ import math
 
 __all__ = ["PATIENCE_S", "LookAhead"]
 
-HORIZON_S = 0.05
-PATIENCE_S = 4 * HORIZON_S
+HORIZON_S = 0.1
+PATIENCE_S = 2 * HORIZON_S
 """What has waited for an executor so much longer than it was claimed ahead for is given back: the
 rate was of the past, and another process may be free."""
 
@@ -16,7 +16,7 @@ SMOOTHING = 0.3
 
 
 class LookAhead:
-    """Sizes claims by the measured rate: about 50 ms of work waits beside the executors.
+    """Sizes claims by the measured rate: about 100 ms of work waits beside the executors.
 
     Runs without work are so claimed by the hundred, and long ones one at a time, which leaves the
     rest to other processes. What finishes tells the rate, and so does what does not: executors that
@@ -65,7 +65,7 @@ class LookAhead:
             self._since_s, self._finished = now_s, finished
             return
         elapsed = now_s - self._since_s
-        if elapsed < HORIZON_S / 10:
+        if elapsed < HORIZON_S / 20:
             return
         rate = (finished - self._finished) / elapsed
         if was_busy or rate > self._rate:

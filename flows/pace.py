@@ -1,8 +1,13 @@
-"""Whether one more executor would do more: not where runs are short and the interpreter is busy."""
+"""How busy the interpreter is, and what had better wait then.
+
+One more executor does no more where runs are short, and a commit takes turns from those that run.
+"""
 
 from __future__ import annotations
 
-__all__ = ["HOLD_S", "Pace"]
+import math
+
+__all__ = ["HOLD_S", "Load", "Pace"]
 
 HOLD_S = 0.005
 """How long an executor stands by before it looks again: so much later at most begins a run that
@@ -16,6 +21,31 @@ SMOOTHING = 0.02
 
 BUSY = 0.7
 """Of a core, above which this process can hardly do more in Python: its threads take turns."""
+
+FULL = 0.9
+"""Of a core: the interpreter is never free for long."""
+
+
+class Load:
+    """Tells how much of a core a process uses, from one look to the next.
+
+    Pure: the times come as arguments, in seconds.
+    """
+
+    def __init__(self) -> None:
+        """Begin with a first look yet to come, which tells nothing."""
+        self._looked_s, self._cpu_s = -math.inf, 0.0
+
+    def is_full(self, now_s: float, cpu_s: float) -> bool:
+        """Tell whether all of a core was used since the last look, or more.
+
+        Args:
+            now_s: the time of a monotonic clock.
+            cpu_s: how much time of the processor this process has taken so far.
+        """
+        is_full = cpu_s - self._cpu_s >= FULL * (now_s - self._looked_s)
+        self._looked_s, self._cpu_s = now_s, cpu_s
+        return is_full
 
 
 class Pace:

@@ -17,6 +17,11 @@ STEP_S = 0.02
 
 HOW = {False: "", True: ", pinned"}
 
+_SHARE = """
+SELECT sum(output_json::float8) / extract(epoch FROM max(finished_at) - min(started_at)) / {}
+FROM flows.runs
+"""
+
 
 def _loops_of_a_step() -> int:
     began_s = monotonic()
@@ -32,6 +37,26 @@ def _bare_per_s(loops: int, times: int, processes: int) -> float:
     return sum(times / float(each.communicate(timeout=120)[0]) for each in running)
 
 
+def _drained(
+    bench: Bench, what: str, runs: int, loops: int, *, workflows: tuple[str, ...] = ("cpu",),
+    processes: int = 1, pinned: bool = False,
+) -> None:  # fmt: skip
+    """Measure a drain, and for which part of its time each process had a core for its steps.
+
+    How fast a core is changes from one moment to the next, and with it what is done beside a bare
+    loop that runs before or after. This part does not: what is missing of 1 is the engine's, the
+    server's and the scheduler's.
+    """
+    ours = partial(
+        drain, bench.dsn, runs, 10, workflows=workflows, processes=processes, input=loops,
+        pinned=pinned,
+    )  # fmt: skip
+    how = f"flows, {what}{HOW[pinned]}"
+    bench.measure("W4", how, ours)
+    share = partial(bench.query, bench.dsn, _SHARE.format(processes * len(workflows)))
+    bench.measure("W4", f"{how}: its steps had a core", share, "of the time")
+
+
 def w4(bench: Bench) -> None:
     """One step of 20 ms: bare loops, one process, two of them, and two workflows side by side.
 
@@ -43,15 +68,13 @@ def w4(bench: Bench) -> None:
         for processes in (1, 2):
             bare = partial(_bare_per_s, loops, runs, processes)
             bench.measure("W4", f"bare loop, {processes} processes", bare)
-            for pinned, how in HOW.items():
-                ours = partial(
-                    drain, bench.dsn, runs * processes, 10, workflows=("cpu",),
-                    processes=processes, input=loops, pinned=pinned,
+            for pinned in HOW:
+                _drained(
+                    bench, f"{processes} processes", runs * processes, loops,
+                    processes=processes, pinned=pinned,
                 )  # fmt: skip
-                bench.measure("W4", f"flows, {processes} processes{how}", ours)
-        for pinned, how in HOW.items():
-            workflows = ("cpu", "cpu2")
-            both = partial(
-                drain, bench.dsn, runs, 10, workflows=workflows, input=loops, pinned=pinned
-            )
-            bench.measure("W4", f"flows, two workflows side by side{how}", both)
+        for pinned in HOW:
+            _drained(
+                bench, "two workflows side by side", runs, loops,
+                workflows=("cpu", "cpu2"), pinned=pinned,
+            )  # fmt: skip
