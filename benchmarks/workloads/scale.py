@@ -73,14 +73,15 @@ def w12(bench: Bench) -> None:
             for backlog, dsn in dsns.items():
                 measured = partial(_beside_backlog, bench, dsn, backlog)
                 bench.measure("W12", f"backlog {backlog:,}", measured)
-    for shards in (1, 8, 32):
-        measured = partial(drain, bench.dsn, bench.runs(20_000), 10, shards=shards)
-        bench.measure("W12", f"{shards} shards", measured)
-    for processes in (1, 2, 4):
-        measured = partial(drain, bench.dsn, bench.runs(20_000), 10, processes=processes)
-        bench.measure("W12", f"{processes} workers", measured)
-    measured = partial(drain, bench.dsn, bench.runs(10_000), 10, workflows=("noop", "five"))
-    bench.measure("W12", "2 workflows, a worker each", measured)
+    for _ in range(bench.repetitions):
+        for shards in (1, 8, 32):
+            measured = partial(drain, bench.dsn, bench.runs(20_000), 10, shards=shards)
+            bench.measure("W12", f"{shards} shards", measured)
+        for processes in (1, 2, 4):
+            measured = partial(drain, bench.dsn, bench.runs(20_000), 10, processes=processes)
+            bench.measure("W12", f"{processes} workers", measured)
+        measured = partial(drain, bench.dsn, bench.runs(10_000), 10, workflows=("noop", "five"))
+        bench.measure("W12", "2 workflows, a worker each", measured)
     _written(bench)
 
 

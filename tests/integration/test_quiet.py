@@ -83,11 +83,22 @@ def be_told(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SELECT pg_advisory_lock_shared(%s)", (KEY + 1,))
 
 
-def crowd(runs: Runs, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start a worker and notify it until it asks for quiet, which it does not end by itself."""
+def crowd(
+    runs: Runs,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    whatever_happens: bool = False,
+) -> None:
+    """Start a worker and notify it until it asks for quiet, which it does not end by itself.
+
+    But for want of looks: it has no room for them, or gets no processor for a while.
+    """
     runs.start(registry, **RARELY)
     wait_until(lambda: TOLD in held(runs), what="it wants to be told")
     monkeypatch.setattr(quiet, "FEW", 0)
+    if whatever_happens:
+        monkeypatch.setattr(quiet.Quiet, "should_end", lambda *_: False)
     while TOLD in held(runs):
         # PostgreSQL tells what is the same in one transaction once, so each is of another shard.
         for _ in range(quiet.MANY // SHARDS + 1):
@@ -406,7 +417,7 @@ def test_a_worker_takes_over_from_one_that_has_asked_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ask(other)
-    crowd(sharded, registry, monkeypatch)
+    crowd(sharded, registry, monkeypatch, whatever_happens=True)
     assert held(sharded) == {ASKED}
     other.execute("SELECT pg_advisory_unlock(%s)", (KEY,))
     wait_until(lambda: held(sharded) == {ASKED}, what="it has the lock itself")
