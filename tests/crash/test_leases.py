@@ -186,9 +186,16 @@ def test_a_supervised_worker_that_lost_its_lease_claims_nothing_more(
     def number(wf: Context, number: int) -> int:
         return number
 
-    running = runs.start(registry, supervisor_id=uuid.uuid4())
+    rarely = {"poll_interval": timedelta(hours=1), "max_poll_interval": timedelta(hours=1)}
+    running = runs.start(registry, supervisor_id=uuid.uuid4(), **rarely)
     first = runs.begin(number, 1)
     runs.wait_for(first, "completed")
+    ((dispatcher, _),) = running.worker._dispatchers
+    # A claim that is on its way has looked already.
+    wait_until(
+        lambda: not dispatcher._turns.may_have_due and dispatcher._poll_at_s > monotonic() + 60,
+        what="it claims nothing before it is told",
+    )
     with runs.connection.transaction():
         leases.release_worker(runs.connection, CONFIG, running.worker.worker_id)
         second = runs.begin(number, 2)
