@@ -56,6 +56,9 @@ SMALL_GROUP = 10
 REST_S = 0.02
 """How long a smaller group than that waits for others at most, in a process that uses a core up."""
 
+DOZE_S = 0.005
+"""After which it looks whether the process still does: those that are executed may only wait."""
+
 RECONNECT_S = (0.05, 5.0)
 
 
@@ -195,7 +198,8 @@ class Committer:
             while record in self._queue or record in self._in_flight:
                 if self._has_failed or self._gave_up.is_set():
                     return False
-                self._hurry()
+                if record in self._queue:
+                    self._hurry()
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -290,10 +294,13 @@ class Committer:
         """Leave the interpreter to the executors for a moment, if all of it is used."""
         if not self._load.is_full(monotonic(), process_time()):
             return
-        deadline = monotonic() + REST_S
+        began_s = monotonic()
         self._is_resting = True
-        while self._may_rest() and (left := deadline - monotonic()) > 0:
-            self._changed.wait(left)
+        for until_s in (began_s + DOZE_S, began_s + REST_S):
+            while self._may_rest() and (left := until_s - monotonic()) > 0:
+                self._changed.wait(left)
+            if not self._load.is_full(monotonic(), process_time()):
+                break
         self._is_resting = False
 
     def _may_rest(self) -> bool:

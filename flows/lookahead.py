@@ -7,7 +7,7 @@ import math
 __all__ = ["PATIENCE_S", "LookAhead"]
 
 HORIZON_S = 0.1
-PATIENCE_S = 2 * HORIZON_S
+PATIENCE_S = 4 * HORIZON_S
 """What has waited for an executor so much longer than it was claimed ahead for is given back: the
 rate was of the past, and another process may be free."""
 

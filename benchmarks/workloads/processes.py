@@ -45,7 +45,7 @@ def _drained(
 
     How fast a core is changes from one moment to the next, and with it what is done beside a bare
     loop that runs before or after. This part does not: what is missing of 1 is the engine's, the
-    server's and the scheduler's.
+    server's and the scheduler's. What the engine does in the thread of a step counts as the step's.
     """
     ours = partial(
         drain, bench.dsn, runs, 10, workflows=workflows, processes=processes, input=loops,

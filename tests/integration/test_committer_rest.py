@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -135,6 +136,15 @@ def test_a_group_whose_records_are_withdrawn_leaves_the_committer_waiting(ended:
 
 def test_the_wait_ends_by_itself(ended: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.committer.REST_S", 0.01)
+    ended.submit(1)
+    ended.wait_until_committed()
+
+
+def test_the_wait_ends_where_those_that_are_executed_only_wait(
+    ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = chain([True], repeat(False))
+    monkeypatch.setattr(Load, "is_full", lambda *_: next(looks))
     ended.submit(1)
     ended.wait_until_committed()
 
