@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows import embedded
 from flows.database import check_dsn
+from flows.embedded import locks
 from flows.schema import migrate
 
 if TYPE_CHECKING:
@@ -40,12 +41,15 @@ def throwaway_server() -> Iterator[str]:
     """Run a PostgreSQL of our own, and yield the DSN of its maintenance database.
 
     It works as root too. Its data are in memory where `/dev/shm` has 4 GiB free. Its watchdog
-    removes it, also when this process is killed.
+    removes it, also when this process is killed; where both are, the next server in memory does.
 
     Raises:
         EmbeddedError: there are no PostgreSQL programs, or they do not start; says what to do.
     """
-    home = _folder() / f"flows-test-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = _folder()
+    if folder == MEMORY:
+        _sweep(folder)
+    home = folder / f"flows-test-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         server = embedded.start(home, throwaway=True, settings=_SETTINGS)
     except BaseException:
@@ -65,6 +69,27 @@ def _folder() -> Path:
         if free.f_bavail * free.f_frsize >= ROOM:
             return MEMORY
     return Path(tempfile.gettempdir())
+
+
+def _sweep(folder: Path) -> None:
+    """Remove servers that were killed with their watchdogs: nobody else gives the memory back."""
+    for home in folder.glob("flows-test-*"):
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
+            if _is_abandoned(home):
+                socket_folder = (home / "socket").read_text(encoding="utf-8").strip()
+                for path in (socket_folder, home):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_abandoned(home: Path) -> bool:
+    # What is another user's may say that its socket is anywhere.
+    if home.lstat().st_uid != os.geteuid() or home.is_symlink():
+        return False
+    # The starter holds `lock` before it creates `server`, the last of the files, and until the
+    # watchdog holds its own.
+    if not (home / "server").exists():
+        return False
+    return not any(locks.is_held(home / name) for name in ("lock", "watchdog", "server"))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,6 +184,32 @@ def test_a_server_of_tests_is_in_memory_where_there_is_room(
             data = Path(execute(dsn, "SHOW data_directory"))
         assert data.is_relative_to(memory) == (is_wanted and has_room)
         assert not data.exists()
+
+
+def test_a_server_of_tests_removes_those_that_were_killed_with_their_watchdogs(
+    monkeypatch: pytest.MonkeyPatch, new_home: Path
+) -> None:
+    memory = new_home.parent
+    monkeypatch.setattr(databases, "_folder", lambda: memory)
+    monkeypatch.setattr(databases, "MEMORY", memory)
+    killed, used = memory / "flows-test-1-killed", memory / "flows-test-2-used"
+    with embedded.start(killed, throwaway=True):
+        socket_folder = Path((killed / "socket").read_text(encoding="utf-8").strip())
+        os.kill(watchdog_pid(killed), signal.SIGKILL)
+        embedded.stop(killed)
+    (memory / "flows-test-3-starting").mkdir()
+    elsewhere = memory / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "server").touch()
+    (elsewhere / "socket").write_text(str(elsewhere), encoding="utf-8")
+    (memory / "flows-test-4-link").symlink_to(elsewhere)
+    with embedded.start(used, throwaway=True) as server, throwaway_server():
+        assert execute(server.dsn, "SELECT 1") == 1
+        names = {path.name for path in memory.glob("flows-test-?-*")}
+        embedded.stop(used)
+    assert names == {"flows-test-2-used", "flows-test-3-starting", "flows-test-4-link"}
+    assert not socket_folder.exists()
+    assert (elsewhere / "server").exists()
 
 
 @contextlib.contextmanager
