@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -16,12 +17,18 @@ from benchmarks.drain import WORKER, drain
 from benchmarks.pgbench import LEDGER, one_transaction_per_run
 from flows.clock import monotonic
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["begin_for", "w7", "w8"]
 
 INSERT = """
 INSERT INTO flows.runs (workflow_name_shard, run_id, workflow_name, status, input_json)
 VALUES ('noop_0', gen_random_uuid(), 'noop', 'queued', '1')
 """
+TURNS = 3
+"""How often W8 is repeated in a repetition."""
+
 _TABLE = "CREATE TABLE IF NOT EXISTS public.ledger (id bigserial PRIMARY KEY, amount int)"
 
 
@@ -63,33 +70,57 @@ def begin_for(dsn: str, how: str, seconds: float) -> float:
             else:
                 client.begin_tx(connection, "noop", begun)
                 begun += 1
-        return begun / (monotonic() - began_s)
+        return begun / max(monotonic() - began_s, 1e-9)
 
 
-def _many_clients(dsn: str, how: str, seconds: float, clients: int, *, heard: bool) -> float:
-    fresh_schema(dsn)
-    with worker_process(WORKER, dsn, "noop") if heard else contextlib.nullcontext():
-        if clients == 1:
-            return begin_for(dsn, how, seconds)
-        command = [sys.executable, "-m", "benchmarks.workloads.writing", dsn, how, str(seconds)]
+@contextlib.contextmanager
+def _clients(dsn: str, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Run client processes; all are there before any begins, so that none has the cores alone."""
+    command = [sys.executable, "-m", "benchmarks.workloads.writing", dsn]
+    with contextlib.ExitStack() as stack:
         running = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(clients)
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(count)
         ]
-        return sum(float(each.communicate(timeout=120)[0]) for each in running)
+        _begin(running, "bare", 0)
+        yield running
+
+
+def _begin(clients: list[subprocess.Popen[str]], how: str, seconds: float) -> float:
+    """Have all clients begin runs at the same time; return how many a second they all began."""
+    for each in clients:
+        assert each.stdin is not None
+        print(how, seconds, sep=",", file=each.stdin, flush=True)
+    return sum(float(each.stdout.readline()) for each in clients if each.stdout is not None)
+
+
+def _beside(dsn: str, clients: list[subprocess.Popen[str]], how: str, seconds: float) -> float:
+    """Begin runs beside a worker that executes them."""
+    fresh_schema(dsn)
+    with worker_process(WORKER, dsn, "noop"):
+        return _begin(clients, how, seconds)
 
 
 def w8(bench: Bench) -> None:
     """Enqueue, one at a time, fifty and ten thousand in a transaction."""
-    seconds = max(1.0, 3.0 * bench.scale)
-    for _ in range(bench.repetitions):
-        for clients in (1, 16):
-            for how in ("bare", "one", "one quiet", "fifty", "bulk"):
-                measured = partial(_many_clients, bench.dsn, how, seconds, clients, heard=False)
-                bench.measure("W8", f"{how}, {clients} clients", measured)
-            for how in ("one", "one quiet"):
-                measured = partial(_many_clients, bench.dsn, how, seconds, clients, heard=True)
-                bench.measure("W8", f"{how}, {clients} clients beside a worker", measured)
+    seconds = max(0.3, bench.scale)
+    for count in (1, 16):
+        fresh_schema(bench.dsn)
+        with _clients(bench.dsn, count) as clients:
+            # Many short turns: what is compared is measured in the same seconds.
+            for _ in range(TURNS * bench.repetitions):
+                fresh_schema(bench.dsn)
+                for how in ("bare", "one", "one quiet", "fifty", "bulk"):
+                    measured = partial(_begin, clients, how, seconds)
+                    bench.measure("W8", f"{how}, {count} clients", measured)
+                for how in ("one", "one quiet"):
+                    measured = partial(_beside, bench.dsn, clients, how, seconds)
+                    bench.measure("W8", f"{how}, {count} clients beside a worker", measured)
 
 
 if __name__ == "__main__":
-    print(begin_for(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+    for line in sys.stdin:
+        told, seconds = line.split(",")
+        print(begin_for(sys.argv[1], told, float(seconds)), flush=True)
