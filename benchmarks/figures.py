@@ -53,9 +53,18 @@ class Figures:
         return None if found is None else found.median
 
     def ratio(self, of: tuple[str, str], to: tuple[str, str]) -> float | None:
-        """Return how many times as large one median is as another, None if one is missing."""
-        above, below = self.median(*of), self.median(*to)
-        return None if above is None or not below else above / below
+        """Return how many times as large one series is as another, None if one is missing.
+
+        They are measured by turns, so each repetition is compared with the other's, and the median
+        of that taken: a machine that is slower for a minute is slower for both.
+        """
+        above, below = self.series.get(of), self.series.get(to)
+        if above is None or below is None or not all(below.values):
+            return None
+        if len(above.values) != len(below.values):  # a repetition has failed
+            return above.median / below.median
+        pairs = zip(above.values, below.values, strict=True)
+        return statistics.median(ours / theirs for ours, theirs in pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ __all__ = ["write_report"]
 
 BACKLOG = "backlog"
 
+_COMPARED = "Two figures are compared turn by turn; the median of that is told."
+
 
 def write_report(folder: Path, machine: str, bench: Bench, chosen: list[str]) -> None:
     """Write `report.md`, `results.json` and a plot for each workload into a folder."""
@@ -30,7 +32,7 @@ def write_report(folder: Path, machine: str, bench: Bench, chosen: list[str]) ->
     lines += [f"- {name} {version}: {PEERS[name].does}" for name, version in bench.peers.items()]
     if bench.scale < 1 or bench.repetitions < 2:
         lines += ["", "A quick look: few runs, so no figures to quote."]
-    lines += ["", "## Targets", "", target_table(targets, figures)]
+    lines += ["", "## Targets", "", _COMPARED, "", target_table(targets, figures)]
     for workload in dict.fromkeys(workload for workload, _ in figures.series):
         lines += [f"## {workload}", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {s} |" for (w, name), s in figures.series.items() if w == workload]

@@ -43,14 +43,12 @@ def _notification_cost(beside: str, figures: Figures) -> float | None:
 
 
 def _msgspec_to_best_other(figures: Figures) -> float | None:
-    worst = None
-    for label in ("100 B", "10 kB", "1 MB"):
-        others = [figures.median("W11", f"{name}, {label}") for name in ("json", "orjson")]
-        ours, known = figures.median("W11", f"msgpack, {label}"), [each for each in others if each]
-        if ours is None or not known:
-            return None
-        worst = max(worst or 0.0, ours / min(known))
-    return worst
+    ratios = [
+        figures.ratio(("W11", f"msgpack, {label}"), ("W11", f"{other}, {label}"))
+        for label in ("100 B", "10 kB", "1 MB")
+        for other in ("json", "orjson")
+    ]
+    return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 OURS = "flows, concurrency 10"

@@ -18,6 +18,9 @@ from flows.clock import StopSignal, monotonic
 
 __all__ = ["w11", "w12"]
 
+TURNS = 5
+"""How often W11 is repeated in a repetition: a round trip of 100 bytes is short."""
+
 BACKLOGS = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
 BESIDE_BACKLOG_S = 5.0
 _MISSING = "SELECT %s - count(*) FROM flows.runs WHERE status = 'queued'"
@@ -34,7 +37,7 @@ SELECT (pg_current_wal_insert_lsn() - '0/0')::float8, (
 
 def w11(bench: Bench) -> None:
     """Encode, store, load and decode."""
-    for _ in range(bench.repetitions):
+    for _ in range(TURNS * bench.repetitions):
         for label, items in (("100 B", 2), ("10 kB", 180), ("1 MB", 18_000)):
             value = [{"id": n, "name": f"item {n}", "price": n + 0.5} for n in range(items)]
             for codec in (flows.JSONCodec(), flows.OrjsonCodec(), flows.MsgspecCodec()):

@@ -20,10 +20,24 @@ def test_a_series_tells_its_median_and_its_spread() -> None:
     assert str(Series("runs/s", [5000.0, 12_345.6])) == "8,673 runs/s (5,000..12,346)"
 
 
-def test_a_ratio_is_of_medians_and_unknown_where_one_is_missing() -> None:
+def test_a_ratio_is_of_what_was_measured_in_turn_and_unknown_where_one_is_missing() -> None:
+    ours = (("ours", 10), ("ours", 30), ("ours", 20))
+    figures = figures_of(*ours, ("theirs", 5), ("theirs", 10), ("theirs", 20))
+    assert figures.ratio(("W1", "ours"), ("W1", "theirs")) == 2
+    assert figures.ratio(("W1", "ours"), ("W1", "nobody")) is None
+
+
+def test_where_a_repetition_has_failed_a_ratio_is_of_medians() -> None:
     figures = figures_of(("ours", 10), ("ours", 30), ("ours", 20), ("theirs", 5))
     assert figures.ratio(("W1", "ours"), ("W1", "theirs")) == 4
-    assert figures.ratio(("W1", "ours"), ("W1", "nobody")) is None
+
+
+def test_the_fastest_codec_is_beside_each_other_one_at_each_size() -> None:
+    figures = Figures()
+    for codec, ms in (("msgpack", 2), ("json", 4), ("orjson", 2.5)):
+        figures.add("W11", f"{codec}, 10 kB", ms, "ms")
+    target = next(target for target in TARGETS if target.workload == "W11")
+    assert target.reached(figures) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
