@@ -292,15 +292,13 @@ class Committer:
 
     def _rest(self) -> None:
         """Leave the interpreter to the executors for a moment, if all of it is used."""
-        if not self._load.is_full(monotonic(), process_time()):
-            return
         began_s = monotonic()
         self._is_resting = True
         for until_s in (began_s + DOZE_S, began_s + REST_S):
-            while self._may_rest() and (left := until_s - monotonic()) > 0:
-                self._changed.wait(left)
             if not self._load.is_full(monotonic(), process_time()):
                 break
+            while self._may_rest() and (left := until_s - monotonic()) > 0:
+                self._changed.wait(left)
         self._is_resting = False
 
     def _may_rest(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,26 @@ def test_whoever_needs_a_memo_committed_does_not_wait(ended: Ended) -> None:
     ended.wait_until_resting()
     assert ended.committer.settle(record, DEADLINE_S)
     ended.wait_until_committed()
+
+
+def test_whoever_needs_what_is_on_its_way_leaves_the_others_waiting(
+    ended: Ended, flows_dsn: str
+) -> None:
+    first, second = ended.submit(2)
+    ended.wait_until_resting()
+    taken = ended.committer.withdraw(second)
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(flows_dsn) as holder:
+        holder.execute("SELECT FROM flows.runs FOR UPDATE")
+        ended.committer.hurry()
+        wait_until(lambda: first in ended.committer._in_flight, what="it is on its way")
+        ended.committer.submit(second, taken.outcome)
+        settled = pool.submit(ended.committer.settle, first, DEADLINE_S)
+        waiting = ended.committer._settled._waiters  # type: ignore[attr-defined]
+        wait_until(lambda: bool(waiting), what="somebody waits for it")
+        holder.rollback()
+        assert settled.result()
+    ended.wait_until_resting()
+    assert ended.left() == 1
 
 
 def test_a_committer_that_is_to_hurry_does_not_wait(ended: Ended) -> None:

@@ -22,7 +22,7 @@ def test_a_series_tells_its_median_and_its_spread() -> None:
 
 def test_a_ratio_is_of_what_was_measured_in_turn_and_unknown_where_one_is_missing() -> None:
     ours = (("ours", 10), ("ours", 30), ("ours", 20))
-    figures = figures_of(*ours, ("theirs", 5), ("theirs", 10), ("theirs", 20))
+    figures = figures_of(*ours, ("theirs", 5), ("theirs", 30), ("theirs", 5))
     assert figures.ratio(("W1", "ours"), ("W1", "theirs")) == 2
     assert figures.ratio(("W1", "ours"), ("W1", "nobody")) is None
 
@@ -34,9 +34,11 @@ def test_where_a_repetition_has_failed_a_ratio_is_of_medians() -> None:
 
 def test_the_fastest_codec_is_beside_each_other_one_at_each_size() -> None:
     figures = Figures()
-    for codec, ms in (("msgpack", 2), ("json", 4), ("orjson", 2.5)):
-        figures.add("W11", f"{codec}, 10 kB", ms, "ms")
     target = next(target for target in TARGETS if target.workload == "W11")
+    for codec, by_size in (("msgpack", (1, 2, 3)), ("json", (2, 4, 6)), ("orjson", (2, 2.5, 6))):
+        for label, ms in zip(("100 B", "10 kB", "1 MB"), by_size, strict=True):
+            assert target.reached(figures) is None
+            figures.add("W11", f"{codec}, {label}", ms, "ms")
     assert target.reached(figures) == pytest.approx(0.8)
 
 
