@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -67,8 +68,14 @@ def test_the_service_of_fastapi(flows_dsn: str) -> None:
             answer = service.request(method, path, json=body, headers=headers)
             return answer.status_code, answer.json() if answer.content else None
 
-        wait_until(Path(folder, "socket").exists, what="the service listens")
+        wait_until(lambda: accepts(Path(folder, "socket")), what="the service listens")
         order_and_pay(ask, flows_dsn)
+
+
+def accepts(path: Path) -> bool:
+    """Tell whether a socket takes connections: it is there a moment before it does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 @contextlib.contextmanager
